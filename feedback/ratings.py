@@ -1,0 +1,61 @@
+"""Rating an answer."""
+
+from typing import Any
+
+from django.db import IntegrityError
+
+from feedback.models import Feedback
+from knowledge.models import Answer
+from ragsite.core.observability import FEEDBACK
+from ragsite.core.problems import Problem
+from tenants.access import Principal
+from tenants.audit import record_event
+from tenants.scope import atomic
+
+
+def _record(principal: Principal, action: str, feedback: Feedback) -> None:
+    record_event(
+        action=action,
+        membership=principal.membership,
+        method=principal.method,
+        target=feedback,
+        detail={"answer": str(feedback.answer_id), "rating": feedback.rating, "helpful": feedback.helpful},
+        address=principal.address,
+    )
+
+
+def rate_answer(*, principal: Principal, answer: Answer, values: dict[str, Any]) -> Feedback:
+    """The member's feedback on an answer.
+
+    Args:
+        values: ``rating`` 1–5, ``helpful``, ``reasons``, ``comment``, ``correction``; at least one of them.
+
+    Raises:
+        Problem: 409 when the member has rated this answer already.
+    """
+    feedback = Feedback(answer=answer, user=principal.membership.user, **values)
+    try:
+        with atomic():
+            feedback.save(force_insert=True)
+            _record(principal, "feedback.create", feedback)
+    except IntegrityError:
+        raise Problem(409, "conflict", "You have rated this answer already: change that rating.") from None
+    FEEDBACK.labels(str(feedback.rating or ("helpful" if feedback.helpful else "other"))).inc()
+    return feedback
+
+
+def change_rating(*, principal: Principal, feedback: Feedback, values: dict[str, Any]) -> Feedback:
+    """Changes some of the values."""
+    for name, value in values.items():
+        setattr(feedback, name, value)
+    with atomic():
+        feedback.save()
+        _record(principal, "feedback.change", feedback)
+    return feedback
+
+
+def withdraw_rating(*, principal: Principal, feedback: Feedback) -> None:
+    """Removes the feedback."""
+    with atomic():
+        _record(principal, "feedback.delete", feedback)
+        feedback.delete()

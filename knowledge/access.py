@@ -1,0 +1,89 @@
+"""One thing of the knowledge, for one member: 404 in the same words for what is absent and what is not theirs."""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from knowledge.models import Answer, Collection, Conversation, Document, Job, Source
+from ragsite.core.problems import not_found
+from tenants.access import access_one
+from tenants.models import Ability, Membership
+
+
+def access_document(membership: Membership, pk: UUID | str, *, deleted: bool = False) -> Document:
+    """A document that the member's role reads, with its text left in the database.
+
+    Raises:
+        Problem: 404.
+    """
+    documents = (
+        Document.objects.restorable_by(membership) if deleted else Document.objects.visible_to(membership)
+    )
+    document: Document = access_one(documents.without_text().select_related("collection", "source"), pk)
+    return document
+
+
+def access_collection(membership: Membership, pk: UUID | str) -> Collection:
+    collection: Collection = access_one(Collection.objects.filter(tenant_id=membership.tenant_id), pk)
+    return collection
+
+
+def access_collections(membership: Membership, names: Sequence[str]) -> list[Collection]:
+    """Collections by slug or id, all of them or none.
+
+    Raises:
+        Problem: 404 as soon as one is not there.
+    """
+    found = []
+    collections = list(Collection.objects.filter(tenant_id=membership.tenant_id)) if names else []
+    by_name = {c.slug: c for c in collections} | {str(c.pk): c for c in collections}
+    for name in names:
+        if name not in by_name:
+            raise not_found()
+        found.append(by_name[name])
+    return found
+
+
+def access_source(membership: Membership, pk: UUID | str) -> Source:
+    source: Source = access_one(
+        Source.objects.filter(tenant_id=membership.tenant_id).select_related("collection"), pk
+    )
+    return source
+
+
+def access_job(membership: Membership, pk: UUID | str) -> Job:
+    job: Job = access_one(Job.objects.visible_to(membership), pk)
+    return job
+
+
+def access_answer(membership: Membership, pk: UUID | str) -> Answer:
+    """One's own answer, or one of a conversation that was shared with one."""
+    own = Answer.objects.visible_to(membership).filter(pk=pk).first()
+    if own is not None:
+        answer: Answer = own
+        return answer
+    shared = Answer.objects.filter(
+        tenant_id=membership.tenant_id, conversation__shares__membership_id=membership.pk
+    )
+    answer = access_one(shared, pk)
+    return answer
+
+
+def access_conversation(membership: Membership, pk: UUID | str, *, to_change: bool = False) -> Conversation:
+    """One's own conversation; one that was shared is for reading alone."""
+    conversations = (
+        Conversation.objects.visible_to(membership)
+        if to_change
+        else Conversation.objects.shared_or_own(membership)
+    )
+    conversation: Conversation = access_one(conversations, pk)
+    return conversation
+
+
+def may_read_tags(membership: Membership, tags: Sequence[str]) -> bool:
+    """Whether a document with these tags would be readable to the member."""
+    readable = membership.role.readable_tags
+    return readable is None or bool(set(tags) & set(readable))
+
+
+def manages(membership: Membership) -> bool:
+    return membership.role.may(Ability.MANAGE)

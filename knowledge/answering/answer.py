@@ -1,0 +1,479 @@
+"""A question's journey, in its order. The stages never call each other; what passes between them are frozen values."""
+
+import asyncio
+import contextlib
+import time
+import uuid
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+import structlog
+from asgiref.sync import sync_to_async
+
+from knowledge.access import access_collections, access_conversation
+from knowledge.answering.cache import CachedAnswer, answer_key, read_answer, write_answer
+from knowledge.answering.citations import AnswerAssembler, Piece
+from knowledge.answering.events import Event, EventLog
+from knowledge.answering.prompt import PROMPT_VERSION, build_prompt
+from knowledge.answering.record import answer_object, conversation_turns, store_answer
+from knowledge.answering.rewrite import rewrite_question
+from knowledge.config import AnswerConfig
+from knowledge.embedding.sentence_transformers import embedder
+from knowledge.llm.base import Finished, Passage, ProviderError, Turn, Usage
+from knowledge.llm.extractive import NOTICE
+from knowledge.llm.gateway import Attempt, Gateway, Restarted
+from knowledge.models import Answer, Corpus
+from knowledge.retrieval.base import Filters, FoundPassage
+from knowledge.retrieval.search import search_passages
+from ragsite.core.hops import run_db
+from ragsite.core.observability import (
+    ACTIVE_REQUESTS,
+    EMPTY_RESULTS,
+    REQUEST_LATENCY,
+    REQUESTS,
+    Stopwatch,
+)
+from ragsite.core.problems import Problem
+from tenants.access import Principal
+from tenants.scope import enter
+
+logger = structlog.get_logger(__name__)
+
+DOES_NOT_SAY = "Your documents don't say."
+NEAREST = " The passages nearest to your question are listed as sources."
+
+
+@dataclass(frozen=True)
+class Question:
+    """What was asked, as it was validated at the edge; ``collections`` are slugs or ids."""
+
+    request_id: UUID
+    text: str
+    endpoint: str
+    k: int | None = None
+    collections: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    conversation: UUID | None = None
+    use_cache: bool = True
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What the database knows before anything is looked for."""
+
+    filters: Filters
+    corpus_version: int
+    turns: tuple[Turn, ...]
+
+
+@dataclass
+class Journey:
+    """What is known of an answer so far, so that it can be stored however it ends."""
+
+    question: Question
+    principal: Principal
+    watch: Stopwatch = field(default_factory=Stopwatch)
+    standalone: str = ""
+    passages: tuple[FoundPassage, ...] = ()
+    sources: list[dict[str, Any]] = field(default_factory=list)
+    text: str = ""
+    citations: list[dict[str, int]] = field(default_factory=list)
+    attempts: list[tuple[Attempt, str]] = field(default_factory=list)
+    finished: Finished | None = None
+    answered: bool = False
+    confidence: float = 0.0
+    grounded: bool = False
+    cache: str = "miss"
+    cached: dict[str, Any] | None = None
+
+    def to_answer(self, *, status: str) -> Answer:
+        finished = self.finished
+        usage = Usage()
+        for attempt, _ in self.attempts:
+            usage = Usage(
+                input_tokens=usage.input_tokens + attempt.usage.prompt_tokens,
+                output_tokens=usage.output_tokens + attempt.usage.output_tokens,
+            )
+        return Answer(
+            id=self.question.request_id,
+            user=self.principal.membership.user,
+            role_name=self.principal.membership.role.name,
+            question=self.question.text,
+            standalone_question=self.standalone,
+            text=self.text,
+            sources=self.sources,
+            citations=self.citations,
+            document_ids=list(dict.fromkeys(UUID(s["document_id"]) for s in self.sources)),
+            answered=self.answered,
+            grounded=self.grounded,
+            confidence=self.confidence,
+            cache=self.cache,
+            provider=self.cached["provider"] if self.cached else (finished.provider if finished else ""),
+            model=self.cached["model"] if self.cached else (finished.model if finished else ""),
+            fallback=bool(finished and finished.fallback),
+            stop_reason=finished.stop_reason if finished else "",
+            prompt_version=PROMPT_VERSION,
+            input_tokens=usage.input_tokens,
+            output_tokens=usage.output_tokens,
+            latency_ms=self.watch.elapsed_ms,
+            timings=self.watch.timings,
+            endpoint=self.question.endpoint,
+            status=status,
+        )
+
+
+async def answer_question(
+    *, question: Question, principal: Principal, config: AnswerConfig, gateway: Gateway
+) -> AsyncGenerator[Event, None]:
+    """Answers, yielding ``sources``, ``answer_chunk``, ``citation``, ``restart`` and last ``done``.
+
+    Closing the generator cancels the call upstream; what was spent until then is stored and priced. Expected failures
+    are raised as ``Problem`` before the first event, and end the stream as an ``error`` event after it.
+
+    Raises:
+        Problem: 403 without the ability to ask, 404 for a collection or conversation that is not the asker's.
+    """
+    principal.require("ask")
+    journey = Journey(question=question, principal=principal)
+    log = EventLog(membership=principal.membership, request_id=question.request_id)
+    status = "error"
+    ACTIVE_REQUESTS.inc()
+    try:
+        async with aclosing(_travel(journey, config=config, gateway=gateway)) as events:
+            async for event in events:
+                await log.add(event)
+                yield event
+        status = _status_of(journey)
+        answer = await run_db(_store, journey=journey, status=status)
+        event = {"type": "done", "data": answer_object(answer, with_body=False)}
+        await log.add(event)
+        yield event
+    except (GeneratorExit, asyncio.CancelledError):
+        if status == "error":
+            status = "cancelled"
+            _store_in_background(journey, status=status)
+        raise
+    except Problem as problem:
+        if journey.attempts:  # failed calls have their rows in the ledger too
+            _store_in_background(journey, status=status)
+        if not journey.sources:
+            raise
+        event = {"type": "error", "data": problem.document()}
+        await log.add(event)
+        yield event
+    finally:
+        ACTIVE_REQUESTS.dec()
+        REQUESTS.labels(question.endpoint, status).inc()
+        REQUEST_LATENCY.labels(question.endpoint).observe(journey.watch.elapsed_ms / 1000)
+
+
+def _status_of(journey: Journey) -> str:
+    if journey.cached:
+        return "cached"
+    if not journey.answered:
+        return "unanswered"
+    return "fallback" if journey.finished and journey.finished.fallback else "success"
+
+
+async def _travel(journey: Journey, *, config: AnswerConfig, gateway: Gateway) -> AsyncGenerator[Event, None]:
+    question, principal, watch = journey.question, journey.principal, journey.watch
+    k = question.k or config.k
+    with watch.stage("prepare"):
+        prepared = await run_db(_prepare, question=question, principal=principal, config=config)
+    with watch.stage("rewrite"):
+        journey.standalone = await _rewrite(journey, prepared=prepared, config=config, gateway=gateway)
+
+    key = answer_key(
+        membership=principal.membership,
+        question=journey.standalone,
+        k=k,
+        filters=prepared.filters,
+        config=config,
+    )
+    if question.use_cache:
+        with watch.stage("cache"):
+            cached = await read_answer(
+                key=key, tenant_id=principal.membership.tenant_id, corpus_version=prepared.corpus_version
+            )
+        if cached is not None:
+            for event in _replay(journey, cached):
+                yield event
+            return
+
+    passages = await find_passages(
+        principal=principal,
+        text=journey.standalone,
+        k=k,
+        filters=prepared.filters,
+        config=config,
+        watch=watch,
+    )
+    journey.passages = tuple(passages)
+    journey.sources = [source_object(passage) for passage in passages]
+    yield {"type": "sources", "data": journey.sources}
+
+    best = passages[0].score if passages else 0.0
+    journey.confidence = best
+    if best < config.retrieval.evidence_floor:
+        EMPTY_RESULTS.inc()
+        journey.text = DOES_NOT_SAY + (NEAREST if passages else "")
+        yield {"type": "answer_chunk", "data": journey.text}
+    else:
+        generation = _generate(
+            journey,
+            config=config,
+            gateway=gateway,
+            turns=prepared.turns,
+            say_notice=question.conversation is None,
+        )
+        async with aclosing(generation) as events:
+            async for event in events:
+                yield event
+    if _may_be_cached(journey):
+        payload = {
+            "text": journey.text,
+            "sources": journey.sources,
+            "citations": journey.citations,
+            "answered": journey.answered,
+            "grounded": journey.grounded,
+            "confidence": journey.confidence,
+            "provider": journey.finished.provider if journey.finished else "",
+            "model": journey.finished.model if journey.finished else "",
+        }
+        await write_answer(
+            key=key,
+            answer=CachedAnswer(corpus_version=prepared.corpus_version, payload=payload),
+            seconds=config.cache_seconds,
+        )
+
+
+def _prepare(*, question: Question, principal: Principal, config: AnswerConfig) -> Prepared:
+    membership = principal.membership
+    turns: list[tuple[str, str]] = []
+    if question.conversation is not None:
+        access_conversation(membership, question.conversation, to_change=True)
+        turns = conversation_turns(
+            membership=membership, conversation_id=question.conversation, limit=config.history_turns
+        )
+    collections = access_collections(membership, question.collections)
+    return Prepared(
+        filters=Filters(collection_ids=tuple(c.pk for c in collections), tags=question.tags),
+        corpus_version=Corpus.current_version(),
+        turns=tuple(Turn(question=asked, answer=given) for asked, given in turns),
+    )
+
+
+async def _rewrite(journey: Journey, *, prepared: Prepared, config: AnswerConfig, gateway: Gateway) -> str:
+    if not prepared.turns:
+        return journey.question.text
+    begun = time.perf_counter()
+
+    async def complete(*, system: str, text: str) -> tuple[str, Finished]:
+        return await gateway.complete(system=system, text=text, config=config.small_model)
+
+    rewritten = await rewrite_question(
+        question=journey.question.text,
+        history=prepared.turns,
+        complete=complete if gateway.has_model else None,
+    )
+    spent = rewritten.finished.usage if rewritten.finished else rewritten.usage
+    if gateway.has_model and (spent or rewritten.error):
+        attempt = Attempt(
+            provider=config.small_model.provider,
+            model=rewritten.finished.model if rewritten.finished else config.small_model.model,
+            status="success" if rewritten.finished else "transient",
+            usage=spent or Usage(),
+            seconds=time.perf_counter() - begun,
+            reason=rewritten.error,
+        )
+        journey.attempts.append((attempt, "rewrite"))
+    return rewritten.question
+
+
+async def find_passages(
+    *, principal: Principal, text: str, k: int, filters: Filters, config: AnswerConfig, watch: Stopwatch
+) -> list[FoundPassage]:
+    """Retrieval alone: embed, search under the asker's scope."""
+    with watch.stage("embed"):
+        vectors = await sync_to_async(embedder().embed, thread_sensitive=False)([text])
+    with watch.stage("retrieve"):
+        return await run_db(
+            search_passages,
+            membership=principal.membership,
+            question=text,
+            vector=vectors[0],
+            k=k,
+            filters=filters,
+            config=config.retrieval,
+        )
+
+
+def _replay(journey: Journey, cached: CachedAnswer) -> list[Event]:
+    payload = cached.payload
+    journey.cache, journey.cached = "exact", payload
+    journey.sources, journey.citations = payload["sources"], payload["citations"]
+    journey.text, journey.answered = payload["text"], payload["answered"]
+    journey.grounded, journey.confidence = payload["grounded"], payload["confidence"]
+    return [
+        {"type": "sources", "data": journey.sources},
+        {"type": "answer_chunk", "data": journey.text},
+        *({"type": "citation", "data": citation} for citation in journey.citations),
+    ]
+
+
+async def _generate(
+    journey: Journey, *, config: AnswerConfig, gateway: Gateway, turns: tuple[Turn, ...], say_notice: bool
+) -> AsyncGenerator[Event, None]:
+    passages = [
+        Passage(n=p.n, title=p.title, uri=p.uri, heading=p.heading, text=p.text) for p in journey.passages
+    ]
+    prompt = build_prompt(question=journey.standalone, passages=passages, history=turns)
+    assembler = AnswerAssembler(passages)
+
+    def take(pieces: list[Piece]) -> list[Event]:
+        events: list[Event] = []
+        for piece in pieces:
+            journey.text += piece.text
+            if piece.text:
+                events.append({"type": "answer_chunk", "data": piece.text})
+            for citation in piece.citations:
+                data = {"source": citation.source, "start": citation.start, "end": citation.end}
+                journey.citations.append(data)
+                events.append({"type": "citation", "data": data})
+        return events
+
+    begun = time.perf_counter()
+    first_byte = True
+    stream = gateway.stream(
+        prompt, config.model, on_cancelled=lambda attempt: journey.attempts.append((attempt, "answer"))
+    )
+    try:
+        async with aclosing(stream) as events:
+            async for event in events:
+                if first_byte and not isinstance(event, Attempt | Restarted):
+                    journey.watch.add("first_byte", time.perf_counter() - begun)
+                    first_byte = False
+                if isinstance(event, Attempt):
+                    journey.attempts.append((event, "answer"))
+                elif isinstance(event, Restarted):
+                    assembler.restart()
+                    journey.text, journey.citations = "", []
+                    yield {"type": "restart", "data": {"reason": event.reason}}
+                elif isinstance(event, Finished):
+                    journey.finished = event
+                else:
+                    for out in take(assembler.feed(event)):
+                        yield out
+    except ProviderError as error:
+        raise Problem(
+            503,
+            "model-unavailable",
+            f"No answer could be made: {error.reason} Search still works.",
+            headers={"Retry-After": "30"},
+        ) from None
+    finally:
+        journey.watch.add("generate", time.perf_counter() - begun)
+    for out in take(assembler.finish()):
+        yield out
+    journey.grounded = bool(journey.citations) and assembler.dropped == 0
+    # A model that cites nothing has, by its instructions, found nothing.
+    journey.answered = bool(journey.citations)
+    if not gateway.has_model and say_notice and journey.answered:
+        notice = f"\n\n{NOTICE}"
+        journey.text += notice
+        yield {"type": "answer_chunk", "data": notice}
+
+
+def _may_be_cached(journey: Journey) -> bool:
+    """Only what would be answered the same way again: no fallback, nothing that was cut off."""
+    if journey.finished is None:
+        return True  # weak evidence: the same until the corpus changes
+    return not journey.finished.fallback and journey.finished.stop_reason == "end_turn"
+
+
+def _store(*, journey: Journey, status: str) -> Answer:
+    return store_answer(
+        principal=journey.principal,
+        answer=journey.to_answer(status=status),
+        attempts=journey.attempts,
+        conversation_id=journey.question.conversation,
+    )
+
+
+_background: set[asyncio.Task[None]] = set()
+
+
+def _store_in_background(journey: Journey, *, status: str) -> None:
+    """After the reader went away this task is being cancelled: storing must not be cancelled with it."""
+
+    async def store() -> None:
+        with enter(journey.principal.scope()):
+            try:
+                await run_db(_store, journey=journey, status=status)
+            except Exception:
+                # Nobody is left to tell; what is lost is named in the log, with its trace.
+                logger.exception("cancelled answer not stored", answer=str(journey.question.request_id))
+
+    with contextlib.suppress(RuntimeError):  # no loop is left: the process is going down
+        task = asyncio.get_running_loop().create_task(store())
+        _background.add(task)
+        task.add_done_callback(_background.discard)
+
+
+def source_object(passage: FoundPassage) -> dict[str, Any]:
+    """A source of the API's answer object."""
+    return {
+        "n": passage.n,
+        "document_id": str(passage.document_id),
+        "title": passage.title,
+        "uri": passage.uri,
+        "collection": passage.collection,
+        "chunk_id": str(passage.chunk_id),
+        "heading": passage.heading,
+        "text": passage.text,
+        "score": passage.score,
+        "page": passage.page,
+        "start": passage.start,
+        "end": passage.end,
+        "updated_at": passage.updated_at,
+    }
+
+
+async def collect_answer(
+    *, question: Question, principal: Principal, config: AnswerConfig, gateway: Gateway
+) -> dict[str, Any]:
+    """The whole answer object, from the same events.
+
+    Raises:
+        Problem: as ``answer_question``, and for an error event.
+    """
+    text, sources, done = "", [], {}
+    stream = answer_question(question=question, principal=principal, config=config, gateway=gateway)
+    async with aclosing(stream) as events:
+        async for event in events:
+            match event["type"]:
+                case "sources":
+                    sources = event["data"]
+                case "answer_chunk":
+                    text += event["data"]
+                case "restart":
+                    text = ""
+                case "done":
+                    done = event["data"]
+                case "error":
+                    problem = event["data"]
+                    raise Problem(
+                        problem["status"],
+                        problem["type"].rsplit("/", 1)[-1],
+                        problem["detail"],
+                        headers={"Retry-After": "30"} if problem["status"] == 503 else {},
+                    )
+    return {**done, "answer": text, "sources": sources}
+
+
+def new_question_id(request: Any) -> UUID:
+    """The request id names the answer."""
+    return uuid.UUID(getattr(request, "request_id", "") or str(uuid.uuid4()))

@@ -1,0 +1,39 @@
+"""The gateway of this process, built from the environment."""
+
+import asyncio
+from collections.abc import Sequence
+from weakref import WeakKeyDictionary
+
+from asgiref.sync import sync_to_async
+
+from knowledge.embedding.base import Vectors
+from knowledge.embedding.sentence_transformers import embedder
+from knowledge.llm.anthropic import AnthropicProvider
+from knowledge.llm.base import Provider
+from knowledge.llm.extractive import ExtractiveProvider
+from knowledge.llm.gateway import Gateway, RetryPolicy
+from ragsite.core.config import config
+
+# A client's connections belong to the event loop that opened them.
+_gateways: WeakKeyDictionary[asyncio.AbstractEventLoop, Gateway] = WeakKeyDictionary()
+
+
+async def _embed(texts: Sequence[str]) -> Vectors:
+    return await sync_to_async(embedder().embed, thread_sensitive=False)(texts)
+
+
+def gateway() -> Gateway:
+    """The running event loop's gateway: Anthropic where a key is configured, the extractive answerer last."""
+    loop = asyncio.get_running_loop()
+    if loop not in _gateways:
+        settings = config()
+        providers: list[Provider] = []
+        if settings.anthropic_api_key:
+            providers.append(
+                AnthropicProvider(
+                    api_key=settings.anthropic_api_key, base_url=settings.anthropic_base_url or None
+                )
+            )
+        providers.append(ExtractiveProvider(embed=_embed))
+        _gateways[loop] = Gateway(providers, policy=RetryPolicy(deadline_seconds=settings.answer_seconds))
+    return _gateways[loop]

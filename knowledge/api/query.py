@@ -1,0 +1,267 @@
+"""Asking: whole, as a stream, or for passages alone."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from typing import Any
+from uuid import UUID
+
+from django.http import StreamingHttpResponse
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiResponse, extend_schema
+from redis.exceptions import RedisError
+from rest_framework.negotiation import BaseContentNegotiation
+from rest_framework.renderers import JSONRenderer
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from knowledge.access import access_answer, access_collections
+from knowledge.answering.answer import (
+    Question,
+    answer_question,
+    collect_answer,
+    find_passages,
+    new_question_id,
+    source_object,
+)
+from knowledge.answering.events import Event, follow_events
+from knowledge.answering.record import answer_object, present_answers
+from knowledge.answering.services import gateway
+from knowledge.api.shapes import AnswerShape, QuestionForm, SearchForm, SearchShape
+from knowledge.config import answer_config
+from knowledge.retrieval.base import Filters
+from ragsite.core.hops import run_db
+from ragsite.core.observability import REQUEST_LATENCY, REQUESTS, Stopwatch, request_context
+from ragsite.core.problems import Problem, not_found
+from tenants.models import Ability
+from tenants.rest import AsyncTenantView, TenantView, dump_json
+from tenants.scope import current_scope, enter
+
+ASK = Ability.ASK.value
+NDJSON, SSE = "application/x-ndjson", "text/event-stream"
+HEARTBEAT_SECONDS = 15.0
+
+STREAM_DOC = """One JSON object an event: `sources` first, then `answer_chunk`, `citation` and, rarely, `restart` (forget
+the text so far), last `done` (the answer object without sources and answer) or `error` (a problem).
+
+NDJSON has one event a line. SSE carries the type as `event`, a sequence as `id`, the object as `data`, and a comment every
+15 seconds."""
+
+
+class AnyFormat(BaseContentNegotiation):
+    """A stream chooses its own format; problems before it are JSON whatever was asked for."""
+
+    def select_parser(self, request: Request, parsers: Any) -> Any:
+        return parsers[0]
+
+    def select_renderer(self, request: Request, renderers: Any, format_suffix: str | None = None) -> Any:
+        return JSONRenderer(), "application/json"
+
+
+def _question(request: Request, form: dict[str, Any], *, endpoint: str) -> Question:
+    return Question(
+        request_id=new_question_id(request._request),
+        text=form["question"],
+        endpoint=endpoint,
+        k=form.get("k"),
+        collections=tuple(form.get("collections", ())),
+        tags=tuple(form.get("tags", ())),
+        conversation=form.get("conversation"),
+        use_cache=form["cache"],
+    )
+
+
+class QueryView(AsyncTenantView):
+    abilities = {"POST": ASK}
+
+    @extend_schema(request=QuestionForm, responses=AnswerShape, operation_id="query", tags=["ask"])
+    async def post(self, request: Request) -> Response:
+        """Ask; the whole answer at once."""
+        question = _question(request, self.parse(QuestionForm), endpoint="query")
+        return Response(
+            await collect_answer(
+                question=question, principal=self.principal, config=answer_config(), gateway=gateway()
+            )
+        )
+
+
+def _wants_sse(request: Request) -> bool:
+    accept = request.headers.get("Accept", "")
+    return SSE in accept and (NDJSON not in accept or accept.index(SSE) < accept.index(NDJSON))
+
+
+def stream_response(request: Request, events: AsyncGenerator[Event, None]) -> StreamingHttpResponse:
+    """Sends events as they come, in the format that was asked for.
+
+    The body runs after the middleware has left its scope, so scope and request id are entered again here.
+    """
+    sse = _wants_sse(request)
+    scope = current_scope()
+    request_id = getattr(request._request, "request_id", "")
+
+    async def body() -> AsyncIterator[bytes]:
+        with enter(scope), request_context(request_id):
+            sequence = 0
+            async with aclosing(_with_heartbeat(events)) as beating:
+                async for event in beating:
+                    if event is None:
+                        if sse:
+                            yield b": still here\n\n"
+                        continue
+                    sequence += 1
+                    data = dump_json(event)
+                    if sse:
+                        yield f"event: {event['type']}\nid: {sequence}\ndata: {data}\n\n".encode()
+                    else:
+                        yield f"{data}\n".encode()
+
+    response = StreamingHttpResponse(body(), content_type=SSE if sse else NDJSON)
+    response.headers["Cache-Control"] = "no-store"
+    response.headers["X-Accel-Buffering"] = "no"
+    return response
+
+
+async def _with_heartbeat(events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event | None, None]:
+    """The events, with a ``None`` whenever nothing came for 15 seconds."""
+    waiting: asyncio.Task[Event] | None = None
+    try:
+        while True:
+            waiting = waiting or asyncio.ensure_future(anext(events))
+            done, _ = await asyncio.wait({waiting}, timeout=HEARTBEAT_SECONDS)
+            if not done:
+                yield None
+                continue
+            finished, waiting = waiting, None
+            try:
+                event = finished.result()
+            except StopAsyncIteration:
+                return
+            yield event
+    finally:
+        if waiting is not None:
+            waiting.cancel()
+            await asyncio.wait({waiting})
+        await events.aclose()
+
+
+async def _after_first(first: Event | None, rest: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
+    async with aclosing(rest) as events:
+        if first is not None:
+            yield first
+        async for event in events:
+            yield event
+
+
+class QueryStreamView(AsyncTenantView):
+    abilities = {"POST": ASK}
+    content_negotiation_class = AnyFormat
+
+    @extend_schema(
+        request=QuestionForm,
+        responses={(200, NDJSON): OpenApiTypes.STR, (200, SSE): OpenApiTypes.STR},
+        operation_id="query_stream",
+        tags=["ask"],
+        description=STREAM_DOC,
+    )
+    async def post(self, request: Request) -> StreamingHttpResponse:
+        """Ask; the answer as it comes."""
+        question = _question(request, self.parse(QuestionForm), endpoint="stream")
+        events = answer_question(
+            question=question, principal=self.principal, config=answer_config(), gateway=gateway()
+        )
+        # What is wrong with the question is known before the first event: it is said with a status, not in the stream.
+        first = await anext(events, None)
+        return stream_response(request, _after_first(first, events))
+
+
+class SearchView(AsyncTenantView):
+    abilities = {"POST": ASK}
+
+    @extend_schema(request=SearchForm, responses=SearchShape, operation_id="search", tags=["ask"])
+    async def post(self, request: Request) -> Response:
+        """Retrieval alone: the passages nearest to a question."""
+        form = self.parse(SearchForm)
+        principal, watch, config = self.principal, Stopwatch(), answer_config()
+        collections = await run_db(access_collections, principal.membership, form.get("collections", ()))
+        filters = Filters(collection_ids=tuple(c.pk for c in collections), tags=tuple(form.get("tags", ())))
+        passages = await find_passages(
+            principal=principal,
+            text=form["question"],
+            k=form.get("k") or config.k,
+            filters=filters,
+            config=config,
+            watch=watch,
+        )
+        watch.timings["total"] = watch.elapsed_ms
+        REQUESTS.labels("search", "success" if passages else "unanswered").inc()
+        REQUEST_LATENCY.labels("search").observe(watch.elapsed_ms / 1000)
+        return Response({"sources": [source_object(p) for p in passages], "timings": watch.timings})
+
+
+class AnswerView(TenantView):
+    abilities = {"GET": ASK}
+
+    @extend_schema(responses=AnswerShape, operation_id="answers_read", tags=["ask"])
+    def get(self, request: Request, id: UUID) -> Response:
+        """A stored answer; what you may no longer read is withheld."""
+        membership = self.principal.membership
+        answer = access_answer(membership, id)
+        return Response(present_answers([answer], membership=membership)[0])
+
+
+class AnswerStreamView(AsyncTenantView):
+    abilities = {"GET": ASK}
+    content_negotiation_class = AnyFormat
+
+    @extend_schema(
+        responses={
+            (200, NDJSON): OpenApiResponse(OpenApiTypes.STR),
+            (200, SSE): OpenApiResponse(OpenApiTypes.STR),
+        },
+        operation_id="answers_stream",
+        tags=["ask"],
+        description="Re-attach to an answer in flight: replays its events, then follows. " + STREAM_DOC,
+    )
+    async def get(self, request: Request, id: UUID) -> StreamingHttpResponse:
+        """The events of an answer, from its beginning."""
+        membership = self.principal.membership
+        # A finished answer is shown as it may be read now; events kept from before could hold what may not.
+        stored = await run_db(_stored_events, membership=membership, pk=id)
+        if stored is None:
+            return await self._follow(request, id)
+
+        async def replay() -> AsyncGenerator[Event, None]:
+            for event in stored:
+                yield event
+
+        return stream_response(request, replay())
+
+    async def _follow(self, request: Request, id: UUID) -> StreamingHttpResponse:
+        events = follow_events(membership=self.principal.membership, request_id=id)
+        try:
+            first = await anext(events, None)
+        except KeyError:
+            raise not_found() from None
+        except (RedisError, OSError):
+            raise Problem(
+                503,
+                "cache-unavailable",
+                "The cache does not answer, so the stream cannot be joined: read the answer in a moment.",
+                headers={"Retry-After": "5"},
+            ) from None
+        return stream_response(request, _after_first(first, events))
+
+
+def _stored_events(*, membership: Any, pk: UUID) -> list[Event] | None:
+    try:
+        answer = access_answer(membership, pk)
+    except Problem:
+        return None
+    shown = present_answers([answer], membership=membership)[0]
+    done = answer_object(answer, with_body=False) | {"citations": shown["citations"]}
+    return [
+        {"type": "sources", "data": shown["sources"]},
+        {"type": "answer_chunk", "data": shown["answer"]},
+        *({"type": "citation", "data": citation} for citation in shown["citations"]),
+        {"type": "done", "data": done},
+    ]

@@ -1,0 +1,341 @@
+"""The shapes of requests and responses, for validation and for the OpenAPI document."""
+
+from typing import Any
+
+from rest_framework import serializers
+
+from knowledge.models import Collection, Conversation, Document, Job, Source
+from tenants.models import validate_tag
+
+
+class QuestionForm(serializers.Serializer[Any]):
+    question = serializers.CharField(min_length=3, max_length=1000)
+    k = serializers.IntegerField(min_value=1, max_value=20, required=False)
+    collections = serializers.ListField(
+        child=serializers.CharField(max_length=60), required=False, max_length=50, help_text="Slugs or ids."
+    )
+    tags = serializers.ListField(
+        child=serializers.CharField(max_length=60, validators=[validate_tag]), required=False, max_length=50
+    )
+    conversation = serializers.UUIDField(required=False, allow_null=True)
+    cache = serializers.BooleanField(required=False, default=True)
+
+
+class SearchForm(serializers.Serializer[Any]):
+    question = serializers.CharField(min_length=3, max_length=1000)
+    k = serializers.IntegerField(min_value=1, max_value=20, required=False)
+    collections = serializers.ListField(
+        child=serializers.CharField(max_length=60), required=False, max_length=50, help_text="Slugs or ids."
+    )
+    tags = serializers.ListField(
+        child=serializers.CharField(max_length=60, validators=[validate_tag]), required=False, max_length=50
+    )
+
+
+class SourceShape(serializers.Serializer[Any]):
+    n = serializers.IntegerField()
+    document_id = serializers.UUIDField()
+    title = serializers.CharField()
+    uri = serializers.CharField()
+    collection = serializers.CharField(help_text="Its slug.")
+    chunk_id = serializers.UUIDField()
+    heading = serializers.CharField()
+    text = serializers.CharField()
+    score = serializers.FloatField(help_text="0–1")
+    page = serializers.IntegerField(allow_null=True)
+    start = serializers.IntegerField(help_text="Offset in the document's extracted text, in characters.")
+    end = serializers.IntegerField()
+    updated_at = serializers.DateTimeField()
+
+
+class CitationShape(serializers.Serializer[Any]):
+    source = serializers.IntegerField(help_text="A source's n.")
+    start = serializers.IntegerField(help_text="Offset in the answer, in characters.")
+    end = serializers.IntegerField()
+
+
+class UsageShape(serializers.Serializer[Any]):
+    input_tokens = serializers.IntegerField()
+    output_tokens = serializers.IntegerField()
+    cost_usd = serializers.DecimalField(max_digits=14, decimal_places=8, allow_null=True)
+
+
+class AnswerShape(serializers.Serializer[Any]):
+    request_id = serializers.UUIDField()
+    question = serializers.CharField()
+    answer = serializers.CharField()
+    sources = SourceShape(many=True)
+    citations = CitationShape(many=True)
+    cache = serializers.ChoiceField(choices=["miss", "exact"])
+    cache_hit = serializers.BooleanField()
+    stale = serializers.BooleanField()
+    confidence = serializers.FloatField()
+    grounded = serializers.BooleanField()
+    answered = serializers.BooleanField(help_text="false: not in your documents")
+    model = serializers.CharField()
+    provider = serializers.CharField()
+    fallback = serializers.BooleanField()
+    variant = serializers.CharField(allow_null=True)
+    usage = UsageShape()
+    latency_ms = serializers.FloatField()
+    timings = serializers.DictField(child=serializers.FloatField(), help_text="Milliseconds by stage.")
+    conversation = serializers.UUIDField(allow_null=True)
+    timestamp = serializers.DateTimeField()
+
+
+class SearchShape(serializers.Serializer[Any]):
+    sources = SourceShape(many=True)
+    timings = serializers.DictField(child=serializers.FloatField())
+
+
+class ConversationShape(serializers.ModelSerializer[Conversation]):
+    own = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Conversation
+        fields = ("id", "title", "pinned", "own", "created_at", "updated_at")
+
+    def get_own(self, conversation: Conversation) -> bool:
+        return bool(conversation.user_id == self.context["user_id"])
+
+
+class ConversationDetailShape(ConversationShape):
+    answers = AnswerShape(many=True)
+
+    class Meta(ConversationShape.Meta):
+        fields = (*ConversationShape.Meta.fields, "answers")  # type: ignore[assignment]
+
+
+class ConversationForm(serializers.Serializer[Any]):
+    title = serializers.CharField(max_length=200, required=False)
+    pinned = serializers.BooleanField(required=False)
+
+
+class ShareForm(serializers.Serializer[Any]):
+    members = serializers.ListField(
+        child=serializers.CharField(max_length=150),
+        min_length=1,
+        max_length=100,
+        help_text="Ids or user names of members.",
+    )
+
+
+class ShareShape(serializers.Serializer[Any]):
+    shared_with = serializers.ListField(child=serializers.CharField())
+
+
+class CollectionShape(serializers.ModelSerializer[Collection]):
+    class Meta:
+        model = Collection
+        fields = (
+            "id",
+            "slug",
+            "name",
+            "description",
+            "default_tags",
+            "language",
+            "content_class",
+            "retention_days",
+            "created_at",
+        )
+
+
+def tag_list(**options: Any) -> Any:
+    return serializers.ListField(
+        child=serializers.CharField(max_length=60, validators=[validate_tag]),
+        required=False,
+        max_length=50,
+        **options,
+    )
+
+
+class CollectionForm(serializers.Serializer[Any]):
+    name = serializers.CharField(max_length=200)
+    slug = serializers.SlugField(max_length=60, required=False)
+    description = serializers.CharField(max_length=5000, required=False, allow_blank=True)
+    default_tags = tag_list()
+    language = serializers.ChoiceField(choices=Collection.Language.choices, required=False)
+    content_class = serializers.ChoiceField(choices=Collection.ContentClass.choices, required=False)
+    retention_days = serializers.IntegerField(min_value=1, max_value=36500, required=False, allow_null=True)
+
+
+class DocumentShape(serializers.ModelSerializer[Document]):
+    collection = serializers.CharField(source="collection.slug")
+    source = serializers.UUIDField(source="source_id", allow_null=True)
+
+    class Meta:
+        model = Document
+        fields = (
+            "id",
+            "title",
+            "uri",
+            "collection",
+            "source",
+            "tags",
+            "media_type",
+            "size",
+            "sha256",
+            "version",
+            "status",
+            "error",
+            "chunk_count",
+            "created_at",
+            "updated_at",
+            "indexed_at",
+        )
+
+
+class DocumentForm(serializers.Serializer[Any]):
+    file = serializers.FileField(allow_empty_file=True, max_length=1000)
+    collection = serializers.CharField(max_length=60, required=False, help_text="Slug or id.")
+    tags = serializers.ListField(child=serializers.CharField(max_length=60), required=False, max_length=50)
+    title = serializers.CharField(max_length=500, required=False, allow_blank=True)
+
+
+class ContentForm(serializers.Serializer[Any]):
+    file = serializers.FileField(allow_empty_file=True, max_length=1000)
+
+
+class DocumentChangeForm(serializers.Serializer[Any]):
+    title = serializers.CharField(max_length=500, required=False)
+    tags = tag_list()
+    collection = serializers.CharField(max_length=60, required=False, help_text="Slug or id.")
+
+
+class AcceptedShape(serializers.Serializer[Any]):
+    id = serializers.UUIDField()
+    task_id = serializers.UUIDField()
+    status_url = serializers.CharField()
+
+
+class StartedShape(serializers.Serializer[Any]):
+    task_id = serializers.UUIDField()
+    status = serializers.CharField()
+    status_url = serializers.CharField()
+
+
+class DocumentContentShape(serializers.Serializer[Any]):
+    id = serializers.UUIDField()
+    title = serializers.CharField()
+    text = serializers.CharField()
+    pages = serializers.ListField(
+        child=serializers.IntegerField(), help_text="Offset of each page's start; empty: no pages."
+    )
+    version = serializers.IntegerField()
+
+
+class SourceRowShape(serializers.ModelSerializer[Source]):
+    collection = serializers.CharField(source="collection.slug")
+
+    class Meta:
+        model = Source
+        fields = (
+            "id",
+            "name",
+            "kind",
+            "path",
+            "collection",
+            "tags",
+            "enabled",
+            "schedule",
+            "time_zone",
+            "last_synced_at",
+            "created_at",
+        )
+
+
+class SourceForm(serializers.Serializer[Any]):
+    name = serializers.CharField(max_length=200, required=False)
+    kind = serializers.ChoiceField(choices=Source.Kind.choices, required=False)
+    path = serializers.CharField(max_length=1000)
+    collection = serializers.CharField(max_length=60, required=False, help_text="Slug or id.")
+    tags = tag_list()
+    enabled = serializers.BooleanField(required=False)
+    schedule = serializers.CharField(max_length=100, required=False, allow_blank=True)
+    time_zone = serializers.CharField(max_length=60, required=False)
+
+
+class IngestForm(serializers.Serializer[Any]):
+    source = serializers.UUIDField(required=False)
+    directory = serializers.CharField(max_length=1000, required=False)
+    collection = serializers.CharField(max_length=60, required=False, help_text="Slug or id.")
+    tags = tag_list()
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if bool(attrs.get("source")) == bool(attrs.get("directory")):
+            raise serializers.ValidationError({"directory": ["Give either a source or a directory."]})
+        return attrs
+
+
+class ReindexForm(serializers.Serializer[Any]):
+    collection = serializers.CharField(max_length=60, required=False, help_text="Slug or id.")
+    source = serializers.UUIDField(required=False)
+    document = serializers.UUIDField(required=False)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if len(attrs) > 1:
+            raise serializers.ValidationError("Give one of collection, source and document, or none.")
+        return attrs
+
+
+class JobDocumentsShape(serializers.Serializer[Any]):
+    seen = serializers.IntegerField()
+    changed = serializers.IntegerField()
+    unchanged = serializers.IntegerField()
+    deleted = serializers.IntegerField()
+    failed = serializers.IntegerField()
+
+
+class JobChunksShape(serializers.Serializer[Any]):
+    added = serializers.IntegerField()
+    kept = serializers.IntegerField()
+    removed = serializers.IntegerField()
+
+
+class JobErrorShape(serializers.Serializer[Any]):
+    document = serializers.CharField()
+    reason = serializers.CharField()
+
+
+class JobShape(serializers.Serializer[Any]):
+    id = serializers.UUIDField()
+    kind = serializers.ChoiceField(choices=Job.Kind.choices)
+    state = serializers.ChoiceField(choices=Job.State.choices)
+    step = serializers.CharField()
+    progress = serializers.IntegerField(help_text="0–100")
+    documents = JobDocumentsShape()
+    chunks = JobChunksShape()
+    errors = JobErrorShape(many=True)
+    result = serializers.JSONField(required=False)
+    error = serializers.CharField(required=False)
+    created_at = serializers.DateTimeField()
+    started_at = serializers.DateTimeField(allow_null=True)
+    finished_at = serializers.DateTimeField(allow_null=True)
+
+
+def job_object(job: Job) -> dict[str, Any]:
+    """A job as the API tells it."""
+    body: dict[str, Any] = {
+        "id": job.pk,
+        "kind": job.kind,
+        "state": job.state,
+        "step": job.step,
+        "progress": job.progress,
+        "documents": {
+            "seen": job.seen,
+            "changed": job.changed,
+            "unchanged": job.unchanged,
+            "deleted": job.deleted,
+            "failed": job.failed,
+        },
+        "chunks": {"added": job.chunks_added, "kept": job.chunks_kept, "removed": job.chunks_removed},
+        "errors": job.errors,
+        "created_at": job.created_at,
+        "started_at": job.started_at,
+        "finished_at": job.finished_at,
+    }
+    if job.result is not None:
+        body["result"] = job.result
+    if job.error:
+        body["error"] = job.error
+    return body

@@ -1,0 +1,300 @@
+"""What can be done with collections and documents; each audited in its own transaction."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import PurePath
+from typing import Any
+
+from django.core.exceptions import ValidationError
+from django.db.models import ProtectedError
+from django.utils import timezone
+from django.utils.text import slugify
+
+from knowledge.access import may_read_tags
+from knowledge.ingestion.index import check_file, retag_chunks
+from knowledge.ingestion.jobs import create_job
+from knowledge.ingestion.parse import ParseError
+from knowledge.ingestion.storage import delete_original, store_original
+from knowledge.models import Chunk, Collection, Corpus, Document, Job
+from ragsite.core.problems import FieldProblem, Problem
+from tenants.access import Principal
+from tenants.audit import record_event
+from tenants.models import Role, validate_tag
+from tenants.people import invalid
+from tenants.scope import atomic, on_commit, require_tenant_id
+
+UPLOADS = "uploads"
+_STATUS_OF_PARSE_ERROR = {"too_large": 413, "unsupported_type": 415, "wrong_type": 415}
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A file as a client sent it; its name tells its kind and nothing else."""
+
+    filename: str
+    data: bytes
+
+
+def record(
+    principal: Principal | None, action: str, target: Any, detail: dict[str, Any] | None = None
+) -> None:
+    """An event by a member, or by the system where there is none."""
+    record_event(
+        action=action,
+        membership=principal.membership if principal else None,
+        method=principal.method if principal else "",
+        target=target,
+        detail=detail,
+        address=principal.address if principal else None,
+    )
+
+
+def default_collection() -> Collection:
+    """Where uploads go that name no collection."""
+    collection, _ = Collection.objects.get_or_create(
+        tenant_id=require_tenant_id(), slug=UPLOADS, defaults={"name": "Uploads"}
+    )
+    found: Collection = collection
+    return found
+
+
+def save_collection(
+    *, collection: Collection, changes: dict[str, Any], principal: Principal | None = None
+) -> Collection:
+    """Creates or changes a collection. Its default tags hold for documents that come later.
+
+    Raises:
+        Problem: 400 for values that cannot be used, 409 for a slug that is taken.
+    """
+    creating = collection._state.adding
+    for name, value in changes.items():
+        setattr(collection, name, value)
+    collection.slug = collection.slug or slugify(collection.name)[:60]
+    try:
+        collection.full_clean(validate_unique=False, validate_constraints=False)
+    except ValidationError as error:
+        raise invalid(error) from None
+    with atomic():
+        if Collection.objects.filter(slug=collection.slug).exclude(pk=collection.pk).exists():
+            raise Problem(409, "conflict", f"A collection named {collection.slug} exists already.")
+        collection.save()
+        if not creating:
+            Corpus.raise_version()
+        record(
+            principal,
+            "collection.create" if creating else "collection.change",
+            collection,
+            {"slug": collection.slug, "default_tags": collection.default_tags},
+        )
+    return collection
+
+
+def delete_collection(*, collection: Collection, principal: Principal | None = None) -> None:
+    """Removes an empty collection.
+
+    Raises:
+        Problem: 409 while it holds documents (deleted ones that can be restored too) or sources.
+    """
+    try:
+        with atomic():
+            record(principal, "collection.delete", collection, {"slug": collection.slug})
+            collection.delete()
+    except ProtectedError:
+        raise Problem(
+            409,
+            "not-empty",
+            "The collection holds documents or sources, or deleted documents that can still be restored: "
+            "move or delete them first.",
+        ) from None
+
+
+def check_tags(*, tags: Sequence[str], principal: Principal | None) -> list[str]:
+    """Tags, well formed, and such that whoever gives them can read what they mark.
+
+    Raises:
+        Problem: 400.
+    """
+    try:
+        for tag in tags:
+            validate_tag(tag)
+    except ValidationError as error:
+        raise Problem(
+            400, "invalid", "A tag cannot be used.", errors=[FieldProblem("tags", m) for m in error.messages]
+        ) from None
+    cleaned = sorted(set(tags))
+    if principal is not None and not may_read_tags(principal.membership, cleaned):
+        readable = principal.membership.role.readable_tags or ()
+        raise Problem(
+            400,
+            "invalid",
+            "You could not read this document yourself.",
+            errors=[
+                FieldProblem("tags", "Give at least one tag that your role reads: " + ", ".join(readable))
+            ],
+        )
+    return cleaned
+
+
+def known_tags() -> list[str]:
+    """Every tag that a role of the tenant in force reads, sorted."""
+    return sorted({tag for tags in Role.objects.values_list("tags", flat=True) for tag in tags})
+
+
+def problem_of_parse_error(error: ParseError) -> Problem:
+    return Problem(
+        _STATUS_OF_PARSE_ERROR.get(error.code, 400),
+        error.code.replace("_", "-"),
+        str(error),
+        errors=[FieldProblem("file", str(error))],
+    )
+
+
+def _take(upload: Upload) -> tuple[str, str]:
+    """Checks and stores an upload; returns its clean name and where it is stored."""
+    filename = PurePath(upload.filename.replace("\\", "/")).name.replace("\0", "")[:255] or "document"
+    try:
+        check_file(data=upload.data, filename=filename)
+    except ParseError as error:
+        raise problem_of_parse_error(error) from None
+    return filename, store_original(tenant_id=require_tenant_id(), data=upload.data)
+
+
+def add_document(
+    *,
+    upload: Upload,
+    collection: Collection | None = None,
+    tags: Sequence[str] | None = None,
+    title: str = "",
+    uri: str = "",
+    principal: Principal | None = None,
+) -> tuple[Document, Job]:
+    """Takes a new document in; a job indexes it.
+
+    Args:
+        tags: who may read it; ``None`` or empty: the collection's default tags, and where there are none, admins only.
+
+    Raises:
+        Problem: 400, 413 or 415 for a file or tags that cannot be taken; 507 when the disk is full.
+    """
+    collection = collection or default_collection()
+    chosen = check_tags(tags=tags or collection.default_tags, principal=principal)
+    filename, stored = _take(upload)
+    user = principal.membership.user if principal else None
+    with atomic():
+        document = Document.objects.create(
+            collection=collection,
+            title=title or PurePath(filename).stem,
+            given_title=title,
+            uri=(uri or filename)[:1000],
+            tags=chosen,
+            size=len(upload.data),
+            pending_name=stored,
+            created_by=user,
+        )
+        job = create_job(kind=Job.Kind.DOCUMENT, document=document, user=user)
+        record(
+            principal,
+            "document.upload",
+            document,
+            {"title": document.title, "file": filename, "tags": chosen, "collection": collection.slug},
+        )
+    return document, job
+
+
+def replace_content(*, document: Document, upload: Upload, principal: Principal | None = None) -> Job:
+    """New content for a document; the old one answers until the new one is indexed.
+
+    Raises:
+        Problem: as ``add_document``; 409 for a document that its source keeps.
+    """
+    if document.source_id:
+        raise Problem(
+            409, "of-a-source", "This document comes from a source: change it there and synchronise."
+        )
+    filename, stored = _take(upload)
+    user = principal.membership.user if principal else None
+    with atomic():
+        row = Document.objects.select_for_update().without_text().get(pk=document.pk)
+        abandoned = row.pending_name
+        row.pending_name = stored
+        row.uri = filename
+        row.save(update_fields=["pending_name", "uri", "updated_at"])
+        job = create_job(kind=Job.Kind.DOCUMENT, document=row, user=user)
+        record(principal, "document.replace", row, {"title": row.title, "file": filename})
+        if abandoned:
+            on_commit(lambda: delete_original(tenant_id=row.tenant_id, stored_name=abandoned))
+    return job
+
+
+def change_document(
+    *,
+    document: Document,
+    principal: Principal | None = None,
+    title: str | None = None,
+    tags: Sequence[str] | None = None,
+    collection: Collection | None = None,
+) -> Document:
+    """Another title, other tags or another collection. Tags hold for search from this transaction on.
+
+    Raises:
+        Problem: 400 for tags that cannot be used.
+    """
+    before = {"title": document.title, "tags": document.tags, "collection": document.collection.slug}
+    with atomic():
+        if title is not None:
+            document.title = document.given_title = title
+        if tags is not None:
+            document.tags = check_tags(tags=tags, principal=principal)
+        if collection is not None:
+            document.collection = collection
+        document.save(update_fields=["title", "given_title", "tags", "collection", "updated_at"])
+        retag_chunks(document=document)
+        after = {"title": document.title, "tags": document.tags, "collection": document.collection.slug}
+        record(principal, "document.change", document, {"before": before, "after": after})
+    return document
+
+
+def delete_document(*, document: Document, principal: Principal | None = None) -> None:
+    """Takes a document out of every answer at once; it can be restored for 30 days."""
+    with atomic():
+        Document.objects.filter(pk=document.pk).update(deleted_at=timezone.now())
+        Corpus.raise_version()
+        record(principal, "document.delete", document, {"title": document.title})
+
+
+def restore_document(*, document: Document, principal: Principal | None = None) -> Document:
+    """Brings a deleted document back.
+
+    Raises:
+        Problem: 409 when its source holds another one of the same path by now.
+    """
+    with atomic():
+        if (
+            document.source_id
+            and Document.objects.filter(
+                source_id=document.source_id, uri=document.uri, deleted_at__isnull=True
+            ).exists()
+        ):
+            raise Problem(409, "conflict", "Its source holds another document of this path by now.")
+        Document.objects.filter(pk=document.pk).update(deleted_at=None)
+        Corpus.raise_version()
+        record(principal, "document.restore", document, {"title": document.title})
+    document.deleted_at = None
+    return document
+
+
+def erase_deleted(*, before: datetime) -> int:
+    """Erases what was deleted before that time: rows, chunks, originals. Returns how many documents."""
+    erased = 0
+    documents = Document.objects.filter(deleted_at__lt=before).without_text()
+    for document in documents[:1000]:
+        names = [document.stored_name, document.pending_name]
+        with atomic():
+            record(None, "document.erase", document, {"title": document.title})
+            Chunk.objects.filter(document=document).delete()
+            document.delete()
+        for name in names:
+            delete_original(tenant_id=document.tenant_id, stored_name=name)
+        erased += 1
+    return erased

@@ -1,0 +1,115 @@
+"""Markdown: the source text is the text; markdown-it finds where its sections and blocks lie."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+
+import yaml
+from markdown_it import MarkdownIt
+
+from knowledge.ingestion.formats.base import (
+    CODE,
+    HEADING,
+    LIST,
+    PARAGRAPH,
+    TABLE,
+    Block,
+    Heading,
+    ParsedDocument,
+    ParseLimits,
+    list_lines,
+    make_title,
+    shorten_title,
+)
+from knowledge.ingestion.formats.text import decode_text
+
+_KINDS = {
+    "heading_open": HEADING,
+    "fence": CODE,
+    "code_block": CODE,
+    "bullet_list_open": LIST,
+    "ordered_list_open": LIST,
+}
+_FRONT_MATTER = re.compile(r"---[ \t]*\n(.{0,20000}?)\n(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
+_TITLE_SOURCE = 1000  # characters of a heading that its title is read from
+# The line below a table's header: match begins at the line end before it.
+_DELIMITER_CELL = r"[ \t]*:?-+:?[ \t]*"
+_DELIMITER_ROW = re.compile(
+    rf"\n {{0,3}}(?=[-:| \t]*\|)\|?{_DELIMITER_CELL}(?:\|{_DELIMITER_CELL})*\|?[ \t]*$", re.MULTILINE
+)
+_LINK = re.compile(r"!?\[([^\]\n]*)\](?:\([^)\n]*\)|\[[^\]\n]*\])")
+_ATTRIBUTES = re.compile(r"\s*\{[#.:][^}\n]*\}\s*$")
+
+
+@cache
+def _parser() -> MarkdownIt:
+    # Only the outermost structure is wanted. Leaving inline markup, references and the cells of tables unparsed makes
+    # this several times faster; a table then comes as a paragraph and is known by its delimiter row.
+    return MarkdownIt("commonmark").disable(["inline", "text_join", "reference"])
+
+
+def parse_markdown(data: bytes, *, filename: str, media_type: str, limits: ParseLimits) -> ParsedDocument:
+    """The Markdown text without its front matter; the title is the front matter's, else the first level-1
+    heading.
+    """
+    text, front_title = _take_front_matter(decode_text(data, filename=filename, limits=limits))
+    lines = list_lines(text)
+    headings: list[Heading] = []
+    blocks: list[Block] = []
+    tokens = _parser().parse(text)
+    for index, token in enumerate(tokens):
+        if token.level or token.map is None or token.nesting < 0:
+            continue
+        first, last = token.map[0], min(token.map[1], len(lines)) - 1
+        while last > first and not text[slice(*lines[last])].strip():
+            last -= 1
+        start, end = lines[first][0], lines[last][1]
+        if token.type == "heading_open":
+            title = shorten_title(strip_inline_markup(tokens[index + 1].content[:_TITLE_SOURCE]))
+            if title:
+                headings.append(Heading(start, int(token.tag[1]), title))
+        table = _DELIMITER_ROW.search(text, start, end) if token.type == "paragraph_open" else None
+        if table is None:
+            blocks.append(Block(start, end, _KINDS.get(token.type, PARAGRAPH)))
+            continue
+        head = (
+            text.rfind("\n", start, table.start()) + 1
+        )  # a table may follow its introduction without a blank line
+        if head > start:
+            blocks.append(Block(start, head - 1, PARAGRAPH))
+        blocks.append(Block(max(head, start), end, TABLE))
+    first_title = next((heading.title for heading in headings if heading.level == 1), None)
+    return ParsedDocument(
+        title=front_title or first_title or make_title(filename),
+        text=text,
+        media_type=media_type,
+        headings=tuple(headings),
+        blocks=tuple(blocks),
+        pages=(),
+    )
+
+
+def strip_inline_markup(text: str) -> str:
+    """A heading as it reads: links by their text, no emphasis marks, no {#anchor}."""
+    text = _LINK.sub(r"\1", _ATTRIBUTES.sub("", text))
+    return re.sub(r"`+|\*\*|__|(?<!\w)[*_]|[*_](?!\w)", "", text).strip()
+
+
+def _take_front_matter(text: str) -> tuple[str, str | None]:
+    match = _FRONT_MATTER.match(text)
+    if match is None:
+        return text, None
+    try:
+        fields = yaml.safe_load(match[1])
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return text, None
+    if not isinstance(fields, dict):  # two thematic breaks with prose between them
+        return text, None
+    rest = text[match.end() :]
+    if not rest.strip():
+        return text, None
+    title = fields.get("title")
+    return rest, shorten_title(str(title)) if isinstance(title, (str, int, float)) and str(
+        title
+    ).strip() else None

@@ -1,0 +1,67 @@
+"""A folder of the server, below the allowed root."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from knowledge.ingestion.sources.base import SourceError, SourceItem
+from ragsite.core.config import config
+
+MAX_ITEMS = 200_000
+
+
+def allowed_root() -> Path:
+    """The folder below which folders may be sources."""
+    return (config().ingest_root or config().data / "ingest").resolve()
+
+
+def resolve_folder(path: str) -> Path:
+    """The real folder of a path, which is relative to the allowed root or absolute below it.
+
+    Raises:
+        SourceError: it lies elsewhere (links are followed first), or is no folder.
+    """
+    if "\0" in path:
+        raise SourceError("The path holds a NUL character.", permanent=True)
+    root = allowed_root()
+    folder = (root / path).resolve()
+    if folder != root and root not in folder.parents:
+        raise SourceError(
+            "The folder must lie below the allowed root: move it there, or have the operator set RAGSITE_INGEST_ROOT.",
+            permanent=True,
+        )
+    if not folder.is_dir():
+        raise SourceError(f"There is no folder “{path}” below the allowed root.", permanent=True)
+    return folder
+
+
+class FolderConnector:
+    """Files of a folder and its sub-folders. Hidden ones and symbolic links are passed over."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def list_items(self) -> Iterator[SourceItem]:
+        if not self._folder.is_dir():
+            # Not an empty folder: an unmounted disk must not delete every document.
+            raise SourceError(f"The folder {self._folder.name} is not there any more.", permanent=False)
+        found = 0
+        for directory, folders, files in os.walk(self._folder):
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            for name in sorted(files):
+                path = Path(directory) / name
+                if name.startswith(".") or path.is_symlink() or not path.is_file():
+                    continue
+                found += 1
+                if found > MAX_ITEMS:
+                    raise SourceError(
+                        f"The folder holds more than {MAX_ITEMS} files: make several sources of its sub-folders.",
+                        permanent=True,
+                    )
+                yield SourceItem(uri=path.relative_to(self._folder).as_posix(), size=path.stat().st_size)
+
+    def fetch(self, item: SourceItem) -> bytes:
+        # O_NOFOLLOW: a file that has become a link since it was listed could point anywhere.
+        descriptor = os.open(self._folder / item.uri, os.O_RDONLY | os.O_NOFOLLOW)
+        with os.fdopen(descriptor, "rb") as file:
+            return file.read(config().max_upload_bytes + 1)

@@ -1,0 +1,141 @@
+"""The port to language models: what goes in, what comes out as a stream, and what can go wrong."""
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+
+@dataclass(frozen=True)
+class Passage:
+    """One retrieved passage; `n` is 1-based and is the number that the reader sees."""
+
+    n: int
+    title: str
+    uri: str
+    heading: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Turn:
+    question: str
+    answer: str
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A question with everything that may be used to answer it; `history` is oldest first."""
+
+    system: str
+    question: str
+    passages: tuple[Passage, ...]
+    history: tuple[Turn, ...] = ()
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Which model, and its limits. `max_tokens` counts the thinking of models that always think."""
+
+    provider: str
+    model: str
+    max_tokens: int = 1000
+    first_byte_seconds: float = 10
+    call_seconds: float = 30
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Tokens of one call; `input_tokens` leaves out what was read from or written to the prompt cache."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+
+    @property
+    def prompt_tokens(self) -> int:
+        return self.input_tokens + self.cache_read_tokens + self.cache_write_tokens
+
+
+@dataclass(frozen=True)
+class TextDelta:
+    text: str
+
+
+@dataclass(frozen=True)
+class Cited:
+    """The current text block rests on `quote`, a verbatim part of the passage with `n == source`."""
+
+    source: int
+    quote: str
+
+
+@dataclass(frozen=True)
+class BlockEnd:
+    """The current text block, with its citations, is complete."""
+
+
+@dataclass(frozen=True)
+class Metered:
+    """What the provider has counted so far, so that a call that is cut off can still be settled."""
+
+    usage: Usage
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The end of an answer.
+
+    `stop_reason` is the provider's own word: `end_turn`, `max_tokens`, `refusal`, or `empty` where the
+    model ended without a text. `fallback` is set by the gateway: another than the first provider answered.
+    """
+
+    model: str
+    stop_reason: str
+    usage: Usage
+    provider: str
+    fallback: bool = False
+
+
+ProviderEvent: TypeAlias = TextDelta | Cited | BlockEnd | Metered | Finished
+
+
+class ProviderError(Exception):
+    """A call that failed.
+
+    Args:
+        reason: one sentence that says what to do; never holds a key or a document's text.
+        permanent: the same call would fail again, so it is not retried.
+        retry_after: seconds that the provider asked to wait, if it did.
+        usage: what the call had cost when it broke, if anything.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        *,
+        permanent: bool,
+        retry_after: float | None = None,
+        usage: Usage | None = None,
+    ) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.permanent = permanent
+        self.retry_after = retry_after
+        self.usage = usage
+
+
+class Provider(Protocol):
+    """One source of answers. Closing a stream's generator ends the call at once, upstream too."""
+
+    name: str
+
+    def stream(self, prompt: Prompt, *, config: ModelConfig) -> AsyncGenerator[ProviderEvent, None]:
+        """Answers `prompt`; the last event is `Finished`. Raises ProviderError."""
+        ...
+
+    async def complete(self, *, system: str, text: str, config: ModelConfig) -> tuple[str, Finished]:
+        """Answers `text` in one piece, without documents. Raises ProviderError."""
+        ...
+
+    async def close(self) -> None: ...

@@ -1,0 +1,19 @@
+"""What is known (collections, sources, documents, chunks), the jobs that index it, and what was answered from it."""
+
+from knowledge.models.answers import Answer, Conversation, ConversationShare
+from knowledge.models.documents import Chunk, Collection, Corpus, Document, Source
+from knowledge.models.jobs import Job
+from knowledge.models.prices import Price
+
+__all__ = [
+    "Answer",
+    "Chunk",
+    "Collection",
+    "Conversation",
+    "ConversationShare",
+    "Corpus",
+    "Document",
+    "Job",
+    "Price",
+    "Source",
+]

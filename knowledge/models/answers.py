@@ -1,0 +1,97 @@
+import uuid
+
+from django.contrib.postgres.fields import ArrayField
+from django.db import models
+
+from knowledge.querysets import ConversationQuerySet, OwnQuerySet, manager_of
+from tenants.models import Membership, TenantModel, User
+
+
+class Conversation(TenantModel):
+    """Questions that belong together; the first answer's request id is its id."""
+
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="+")
+    title = models.CharField(max_length=200)
+    pinned = models.BooleanField(default=False)
+    created_at = models.DateTimeField(auto_now_add=True)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    objects = manager_of(ConversationQuerySet)
+
+    class Meta(TenantModel.Meta):
+        ordering = ["-updated_at", "-id"]
+        indexes = [models.Index(fields=["tenant", "user", "-updated_at"], name="conversations_of_user")]
+
+    def __str__(self) -> str:
+        return self.title
+
+
+class ConversationShare(TenantModel):
+    """Another member who may read a conversation."""
+
+    conversation = models.ForeignKey(Conversation, on_delete=models.CASCADE, related_name="shares")
+    membership = models.ForeignKey(Membership, on_delete=models.CASCADE, related_name="+")
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta(TenantModel.Meta):
+        constraints = [
+            models.UniqueConstraint(
+                fields=["tenant", "conversation", "membership"], name="conversation_shared_once"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.conversation_id} → {self.membership_id}"
+
+
+class Answer(TenantModel):
+    """A question and what was answered, from which passages, by what, at what cost.
+
+    ``id`` is the request id. ``sources`` is a snapshot of the passages shown; whoever reads it later is shown those
+    alone whose documents they may still read.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    conversation = models.ForeignKey(
+        Conversation, null=True, blank=True, on_delete=models.SET_NULL, related_name="answers"
+    )
+    user = models.ForeignKey(User, null=True, on_delete=models.SET_NULL, related_name="+")
+    role_name = models.CharField(max_length=60)
+    question = models.TextField()
+    standalone_question = models.TextField(blank=True)
+    text = models.TextField(blank=True)
+    sources = models.JSONField(default=list)
+    citations = models.JSONField(default=list)
+    document_ids = ArrayField(models.UUIDField(), default=list)
+    answered = models.BooleanField(default=False)
+    grounded = models.BooleanField(default=False)
+    confidence = models.FloatField(default=0)
+    cache = models.CharField(max_length=10, default="miss")
+    provider = models.CharField(max_length=40, blank=True)
+    model = models.CharField(max_length=100, blank=True)
+    fallback = models.BooleanField(default=False)
+    stop_reason = models.CharField(max_length=40, blank=True)
+    prompt_version = models.CharField(max_length=20, blank=True)
+    input_tokens = models.PositiveIntegerField(default=0)
+    output_tokens = models.PositiveIntegerField(default=0)
+    cost_usd = models.DecimalField(max_digits=14, decimal_places=8, null=True)
+    latency_ms = models.FloatField(default=0)
+    timings = models.JSONField(default=dict)
+    endpoint = models.CharField(max_length=20)
+    status = models.CharField(
+        max_length=20, help_text="success, cached, unanswered, fallback, cancelled or error"
+    )
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    objects = manager_of(OwnQuerySet)
+
+    class Meta(TenantModel.Meta):
+        ordering = ["-created_at", "-id"]
+        indexes = [
+            models.Index(fields=["tenant", "-created_at"], name="answers_of_tenant"),
+            models.Index(fields=["tenant", "user", "-created_at"], name="answers_of_user"),
+            models.Index(fields=["tenant", "conversation", "created_at"], name="answers_of_conversation"),
+        ]
+
+    def __str__(self) -> str:
+        return self.question[:80]

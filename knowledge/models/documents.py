@@ -1,0 +1,235 @@
+from django.contrib.postgres.fields import ArrayField
+from django.contrib.postgres.search import SearchVectorField
+from django.db import models
+from django.db.models import F
+from pgvector.django import VectorField
+
+from knowledge.querysets import ChunkQuerySet, DocumentQuerySet, manager_of
+from tenants.models import TenantModel, User, validate_tag
+
+DIMENSIONS = 384  # all-MiniLM-L6-v2
+
+
+def tags_field(help_text: str = "") -> ArrayField:
+    return ArrayField(
+        models.CharField(max_length=60, validators=[validate_tag]),
+        default=list,
+        blank=True,
+        help_text=help_text,
+    )
+
+
+class Corpus(TenantModel):
+    """The version of a tenant's knowledge; every change that a reader could notice raises it."""
+
+    version = models.BigIntegerField(default=1)
+
+    class Meta(TenantModel.Meta):
+        verbose_name_plural = "corpora"
+        constraints = [models.UniqueConstraint(fields=["tenant"], name="one_corpus_per_tenant")]
+
+    def __str__(self) -> str:
+        return f"version {self.version}"
+
+    @classmethod
+    def current_version(cls) -> int:
+        """The version in force in this scope's tenant; 0 before anything was indexed."""
+        return cls.objects.values_list("version", flat=True).first() or 0
+
+    @classmethod
+    def raise_version(cls) -> None:
+        """To be called in the transaction that makes the change."""
+        if not cls.objects.update(version=F("version") + 1):
+            cls.objects.bulk_create([cls(version=1)], ignore_conflicts=True)
+            cls.objects.update(version=F("version") + 1)
+
+
+class Collection(TenantModel):
+    """A named set of documents with common defaults."""
+
+    class ContentClass(models.TextChoices):
+        REFERENCE = "reference"
+        DOCUMENTATION = "documentation"
+        CONFIGURATION = "configuration"
+        TROUBLESHOOTING = "troubleshooting"
+        STATE = "state"
+
+    class Language(models.TextChoices):
+        """PostgreSQL's text search configurations; ``simple`` does not stem."""
+
+        ENGLISH = "english"
+        GERMAN = "german"
+        FRENCH = "french"
+        SPANISH = "spanish"
+        ITALIAN = "italian"
+        DUTCH = "dutch"
+        PORTUGUESE = "portuguese"
+        SIMPLE = "simple"
+
+    slug = models.SlugField(max_length=60)
+    name = models.CharField(max_length=200)
+    description = models.TextField(blank=True)
+    default_tags = tags_field("Given to documents that come without a tag of their own.")
+    language = models.CharField(max_length=20, choices=Language.choices, default=Language.ENGLISH)
+    content_class = models.CharField(
+        max_length=20, choices=ContentClass.choices, default=ContentClass.DOCUMENTATION
+    )
+    retention_days = models.PositiveIntegerField(null=True, blank=True, help_text="Empty: kept for good.")
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta(TenantModel.Meta):
+        ordering = ["name", "id"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["tenant", "slug"],
+                name="collection_slug_once_per_tenant",
+                violation_error_message="A collection of this short name exists already.",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Source(TenantModel):
+    """A place that documents come from and are kept in step with."""
+
+    class Kind(models.TextChoices):
+        FOLDER = "folder"
+
+    name = models.CharField(max_length=200)
+    kind = models.CharField(max_length=20, choices=Kind.choices, default=Kind.FOLDER)
+    path = models.CharField(
+        max_length=1000, help_text="A folder below the allowed root (RAGSITE_INGEST_ROOT)."
+    )
+    collection = models.ForeignKey(Collection, on_delete=models.PROTECT, related_name="sources")
+    tags = tags_field("Given to every document of this source; empty: the collection's default tags.")
+    trusted = models.BooleanField(
+        default=False,
+        editable=False,
+        help_text="Named on the server's own command line: may lie outside of the allowed root.",
+    )
+    enabled = models.BooleanField(default=True)
+    schedule = models.CharField(
+        max_length=100,
+        blank=True,
+        help_text="A crontab line, for instance “*/15 * * * *”; empty: only by hand.",
+    )
+    time_zone = models.CharField(max_length=60, default="UTC")
+    last_synced_at = models.DateTimeField(null=True, blank=True, editable=False)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta(TenantModel.Meta):
+        ordering = ["name", "id"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["tenant", "name"],
+                name="source_name_once_per_tenant",
+                violation_error_message="A source of this name exists already.",
+            ),
+            models.UniqueConstraint(
+                fields=["tenant", "kind", "path", "collection"],
+                name="source_place_once_per_collection",
+                violation_error_message="This folder is a source of this collection already.",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Document(TenantModel):
+    """A document: its extracted text, who may read it (tags), and where it stands.
+
+    Without a tag only roles that read everything see it. ``version`` rises with every new content.
+    """
+
+    class Status(models.TextChoices):
+        PENDING = "pending"
+        INDEXED = "indexed"
+        FAILED = "failed"
+
+    collection = models.ForeignKey(Collection, on_delete=models.PROTECT, related_name="documents")
+    source = models.ForeignKey(
+        Source, null=True, blank=True, on_delete=models.CASCADE, related_name="documents"
+    )
+    title = models.CharField(max_length=500)
+    given_title = models.CharField(
+        max_length=500, blank=True, editable=False, help_text="Set by a person; goes before the file's own."
+    )
+    uri = models.CharField(
+        max_length=1000, help_text="Its path in its source, or the name it was uploaded under."
+    )
+    tags = tags_field("The roles that read one of these tags may read this document; none: admins only.")
+    media_type = models.CharField(max_length=100, blank=True, editable=False)
+    size = models.PositiveBigIntegerField(default=0, editable=False)
+    sha256 = models.CharField(max_length=64, blank=True, editable=False)
+    stored_name = models.CharField(max_length=120, blank=True, editable=False)
+    pending_name = models.CharField(
+        max_length=120, blank=True, editable=False, help_text="The original that waits to be indexed."
+    )
+    version = models.PositiveIntegerField(default=0, editable=False)
+    status = models.CharField(max_length=10, choices=Status.choices, default=Status.PENDING, editable=False)
+    error = models.TextField(blank=True, editable=False)
+    text = models.TextField(blank=True, editable=False)
+    pages = ArrayField(models.IntegerField(), default=list, blank=True, editable=False)
+    chunk_count = models.PositiveIntegerField(default=0, editable=False)
+    created_by = models.ForeignKey(
+        User, null=True, on_delete=models.SET_NULL, related_name="+", editable=False
+    )
+    created_at = models.DateTimeField(auto_now_add=True)
+    updated_at = models.DateTimeField(auto_now=True)
+    indexed_at = models.DateTimeField(null=True, blank=True, editable=False)
+    deleted_at = models.DateTimeField(null=True, blank=True, editable=False)
+
+    objects = manager_of(DocumentQuerySet)
+
+    class Meta(TenantModel.Meta):
+        ordering = ["-created_at", "-id"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["tenant", "source", "uri"],
+                condition=models.Q(source__isnull=False, deleted_at__isnull=True),
+                name="document_once_per_source",
+                violation_error_message="The source holds a document of this path already.",
+            )
+        ]
+        indexes = [
+            # The list of documents, newest first.
+            models.Index(fields=["tenant", "-created_at", "-id"], name="documents_of_tenant"),
+        ]
+
+    def __str__(self) -> str:
+        return self.title
+
+
+class Chunk(TenantModel):
+    """A passage of a document as it is searched. ``tags`` is a copy of the document's, so that both arms of the
+    search, and the database itself, filter before they rank."""
+
+    document = models.ForeignKey(Document, on_delete=models.CASCADE, related_name="chunks")
+    collection = models.ForeignKey(Collection, on_delete=models.CASCADE, related_name="+")
+    tags = tags_field()
+    ordinal = models.PositiveIntegerField()
+    start = models.PositiveIntegerField(help_text="Offset in the document's text, in characters.")
+    end = models.PositiveIntegerField()
+    page = models.PositiveIntegerField(null=True)
+    heading_path = ArrayField(models.TextField(), default=list)
+    text = models.TextField()
+    tokens = models.PositiveIntegerField()
+    content_hash = models.CharField(max_length=64)
+    search = SearchVectorField()
+    embedding = VectorField(dimensions=DIMENSIONS)
+
+    objects = manager_of(ChunkQuerySet)
+
+    class Meta(TenantModel.Meta):
+        ordering = ["document", "ordinal"]
+        indexes = [
+            # A document's chunks in order: the swap, and the section around a passage. Its prefix serves both arms
+            # of the search, which scan one tenant exactly.
+            models.Index(fields=["tenant", "document", "ordinal"], name="chunks_of_document"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.document_id} #{self.ordinal}"

@@ -1,0 +1,77 @@
+from django.db import models
+
+from knowledge.models.documents import Collection, Document, Source
+from knowledge.querysets import JobQuerySet, manager_of
+from tenants.models import TenantModel, User
+
+
+class Job(TenantModel):
+    """Indexing work, as it is told to those who wait for it.
+
+    A worker claims a job by a conditional update that sets ``run``; only the holder of that value may go on writing, so
+    a worker that was thought dead cannot disturb its successor. ``heartbeat_at`` tells the living from the dead.
+    """
+
+    class Kind(models.TextChoices):
+        DOCUMENT = "document", "index one document"
+        SYNC = "sync", "synchronise a source"
+        REINDEX = "reindex", "index again"
+
+    class State(models.TextChoices):
+        PENDING = "PENDING"
+        PROGRESS = "PROGRESS"
+        SUCCESS = "SUCCESS"
+        FAILURE = "FAILURE"
+        CANCELLED = "CANCELLED"
+
+    kind = models.CharField(max_length=20, choices=Kind.choices)
+    state = models.CharField(max_length=10, choices=State.choices, default=State.PENDING)
+    step = models.CharField(max_length=200, blank=True)
+    progress = models.PositiveSmallIntegerField(default=0)
+    source = models.ForeignKey(Source, null=True, blank=True, on_delete=models.CASCADE, related_name="jobs")
+    document = models.ForeignKey(
+        Document, null=True, blank=True, on_delete=models.CASCADE, related_name="jobs"
+    )
+    collection = models.ForeignKey(
+        Collection, null=True, blank=True, on_delete=models.CASCADE, related_name="+"
+    )
+    user = models.ForeignKey(User, null=True, blank=True, on_delete=models.SET_NULL, related_name="+")
+    seen = models.PositiveIntegerField(default=0)
+    changed = models.PositiveIntegerField(default=0)
+    unchanged = models.PositiveIntegerField(default=0)
+    deleted = models.PositiveIntegerField(default=0)
+    failed = models.PositiveIntegerField(default=0)
+    chunks_added = models.PositiveIntegerField(default=0)
+    chunks_kept = models.PositiveIntegerField(default=0)
+    chunks_removed = models.PositiveIntegerField(default=0)
+    errors = models.JSONField(default=list)
+    result = models.JSONField(null=True)
+    error = models.TextField(blank=True)
+    attempts = models.PositiveSmallIntegerField(default=0)
+    run = models.UUIDField(null=True)
+    cancel_requested = models.BooleanField(default=False)
+    created_at = models.DateTimeField(auto_now_add=True)
+    started_at = models.DateTimeField(null=True)
+    heartbeat_at = models.DateTimeField(null=True)
+    finished_at = models.DateTimeField(null=True)
+
+    objects = manager_of(JobQuerySet)
+
+    class Meta(TenantModel.Meta):
+        ordering = ["-created_at", "-id"]
+        indexes = [
+            models.Index(fields=["tenant", "-created_at"], name="jobs_of_tenant"),
+            # The reaper: what is waiting or running, in all tenants.
+            models.Index(
+                fields=["state", "heartbeat_at"],
+                condition=models.Q(state__in=["PENDING", "PROGRESS"]),
+                name="jobs_unfinished",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.get_kind_display()} ({self.state.lower()})"
+
+    @property
+    def is_finished(self) -> bool:
+        return self.state in (self.State.SUCCESS, self.State.FAILURE, self.State.CANCELLED)

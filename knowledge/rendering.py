@@ -1,0 +1,348 @@
+"""Answers and documents as HTML that is safe to show.
+
+An answer is Markdown that a model wrote over other people's documents: it becomes HTML without raw HTML, images or
+links other than to the web and to mail, and passes an allow-list after that. A document's text is escaped, never
+interpreted; only its lines are grouped, so that offsets into the text stay true.
+"""
+
+import re
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import nh3
+from django.utils.html import escape, format_html
+from django.utils.safestring import SafeString, mark_safe
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+
+# Two characters of no answer's own stand for a citation until the HTML is clean. They are punctuation for Markdown:
+# emphasis that ends right before them still ends there.
+OPEN, CLOSE = "\u2045", "\u2046"
+_MARKER = re.compile(f"{OPEN}(\\d+){CLOSE}")
+# Inside of these a marker would be taken for text or break what it is in: it goes behind them.
+_UNBROKEN = re.compile(
+    r"(?s)(`+)(?!`).+?(?<!`)\1(?!`)|!?\[[^\]\n]*\]\([^)\n]*\)|<[^<>\s]+>|\*{2,}|_{2,}|~{2,}"
+)
+_WHOLE_BLOCKS = {"fence", "code_block", "table_open", "hr"}
+
+_TAGS = {
+    *(["p", "br", "strong", "em", "s", "code", "pre", "ul", "ol", "li", "blockquote", "hr", "a"]),
+    *(["h3", "h4", "h5", "h6", "table", "thead", "tbody", "tr", "th", "td"]),
+}
+_ATTRIBUTES = {"a": {"href", "title"}, "ol": {"start"}}
+_ALIGNED = {"align-right", "align-center"}
+_LINK = re.compile(r"(?i)(?:https?://|mailto:)")
+
+
+@dataclass(frozen=True)
+class CitationLink:
+    """Where a citation's number leads, and what it is called for those who do not see the page."""
+
+    href: str
+    label: str
+
+
+@cache
+def _markdown() -> MarkdownIt:
+    parser = MarkdownIt("commonmark", {"html": False, "linkify": False}).enable(["table", "strikethrough"])
+    return parser.disable(["image", "html_block", "html_inline"])
+
+
+@cache
+def _cleaner() -> nh3.Cleaner:
+    return nh3.Cleaner(
+        tags=_TAGS,
+        attributes=_ATTRIBUTES,
+        attribute_filter=_keep_attribute,
+        allowed_classes={"th": _ALIGNED, "td": _ALIGNED},
+        url_schemes={"http", "https", "mailto"},
+        link_rel="noopener noreferrer nofollow",
+        strip_comments=True,
+    )
+
+
+def _keep_attribute(tag: str, name: str, value: str) -> str | None:
+    # A relative link of a model's making could lead anywhere in our own site.
+    return None if name == "href" and not _LINK.match(value) else value
+
+
+def render_answer(
+    text: str, citations: Iterable[Mapping[str, int]] = (), *, links: Mapping[int, CitationLink] | None = None
+) -> SafeString:
+    """An answer's Markdown as HTML, with a numbered link behind every cited span.
+
+    Args:
+        text: the answer.
+        citations: ``{source, start, end}``; offsets in characters of ``text``.
+        links: by a source's number; citations of other sources are left out.
+    """
+    links = links or {}
+    text = text.replace(OPEN, "[").replace(CLOSE, "]")  # one for one: offsets stay true
+    marked = _insert_markers(text, _markers(text, citations, links))
+    parser = _markdown()
+    tokens = parser.parse(marked)
+    for token in tokens:
+        _tame(token)
+    html = _cleaner().clean(parser.renderer.render(tokens, parser.options, {}))
+    html = html.replace("<table>", '<div class="table-scroll" tabindex="0"><table>').replace(
+        "</table>", "</table></div>"
+    )
+    return mark_safe(_MARKER.sub(lambda match: _link(int(match[1]), links), html))  # noqa: S308 (cleaned above)
+
+
+def _tame(token: Token) -> None:
+    if token.type in ("heading_open", "heading_close"):  # the page has its own first and second level
+        token.tag = f"h{min(int(token.tag[1]) + 2, 6)}"
+    elif token.type in ("th_open", "td_open"):
+        style = str(token.attrs.pop("style", ""))  # inline styles are forbidden by our own policy
+        if align := style.removeprefix("text-align:"):
+            token.attrs["class"] = f"align-{align}"
+
+
+def _link(n: int, links: Mapping[int, CitationLink]) -> str:
+    link = links.get(n)
+    if link is None:
+        return ""
+    return format_html(
+        '<a class="cite" href="{}" data-cite="{}" aria-label="{}">{}</a>', link.href, n, link.label, n
+    )
+
+
+def _markers(
+    text: str, citations: Iterable[Mapping[str, int]], links: Mapping[int, CitationLink]
+) -> dict[int, list[int]]:
+    """The sources' numbers by the position that their markers go to."""
+    places: dict[int, list[int]] = {}
+    move = _mover(text)
+    for citation in citations:
+        if citation["source"] in links and 0 < citation["end"] <= len(text):
+            numbers = places.setdefault(move(citation["end"]), [])
+            if citation["source"] not in numbers:
+                numbers.append(citation["source"])
+    return {position: sorted(numbers) for position, numbers in places.items()}
+
+
+@dataclass(frozen=True)
+class _Whole:
+    """A block that no marker may go into: lines ``start`` to ``end`` in characters, and what a marker behind it needs."""
+
+    start: int
+    end: int
+    before: str
+
+
+def _whole_blocks(text: str) -> list[_Whole]:
+    lines = [0, *(match.end() for match in re.finditer("\n", text)), len(text) + 1]
+    found = []
+    for token in _markdown().parse(text):
+        if token.type not in _WHOLE_BLOCKS or token.map is None:
+            continue
+        start = lines[token.map[0]]
+        block = text[start : lines[min(token.map[1], len(lines) - 1)] - 1].rstrip()
+        indent, before = "", ""
+        if token.type == "fence":
+            indent = block[: len(block) - len(block.lstrip())]
+            before = "" if _is_closed(block, token.markup) else f"\n{indent}{token.markup}"
+        found.append(_Whole(start, start + len(block), f"{before}\n\n{indent}"))
+    return found
+
+
+def _is_closed(block: str, markup: str) -> bool:
+    last = block.rsplit("\n", 1)[-1].strip()
+    return "\n" in block and last.startswith(markup) and not last.strip(markup[0])
+
+
+def _mover(text: str) -> Callable[[int], int]:
+    wholes = _whole_blocks(text)
+    unbroken = [match.span() for match in _UNBROKEN.finditer(text)]
+
+    def move(position: int) -> int:
+        while position > 1 and text[position - 1].isspace():
+            position -= 1
+        for whole in wholes:
+            if whole.start < position <= whole.end:
+                return whole.end
+        for start, end in unbroken:
+            if start < position < end:
+                return end
+        return position
+
+    return move
+
+
+def _insert_markers(text: str, places: Mapping[int, Sequence[int]]) -> str:
+    behind = {whole.end: whole.before for whole in _whole_blocks(text)}
+    parts, last = [], 0
+    for position in sorted(places):
+        markers = "".join(f"{OPEN}{n}{CLOSE}" for n in places[position])
+        before = behind.get(position)
+        parts.append(text[last:position])
+        parts.append(markers if before is None else f"{before}{markers}\n\n")
+        last = position
+    return "".join(parts) + text[last:]
+
+
+# Documents
+
+_MONOSPACED = re.compile(r"text/x-(?:config|source|python|log)|application/(?!pdf|vnd)|text/javascript")
+# More than this at once makes a browser slow; around the passage it is enough to read on.
+WINDOW_CHARACTERS = 200_000
+
+
+@dataclass(frozen=True)
+class Window:
+    """The part of a long text that a page shows: ``text[start:end]``, whole lines."""
+
+    start: int
+    end: int
+
+    @classmethod
+    def around(cls, text: str, position: int, *, characters: int = WINDOW_CHARACTERS) -> "Window":
+        """The whole text where it is short, else the lines from a quarter of ``characters`` before ``position``."""
+        if len(text) <= characters:
+            return cls(0, len(text))
+        start = max(0, min(position - characters // 4, len(text) - characters))
+        start = text.rfind("\n", 0, start) + 1 if start else 0
+        end = min(start + characters, len(text))
+        cut = text.rfind("\n", start, end)
+        return cls(start, cut + 1 if start < position < cut and end < len(text) else end)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A run of the text shown in one way."""
+
+    start: int
+    end: int
+    kind: str  # a key of _SHOWN
+
+
+def render_document(
+    text: str,
+    *,
+    media_type: str,
+    window: Window,
+    passage: tuple[int, int] | None = None,
+    pages: Sequence[int] = (),
+    headings: Mapping[str, int] | None = None,
+) -> SafeString:
+    """A document's extracted text as HTML; its characters are all there, in order, and nothing but them.
+
+    Args:
+        text: the whole text.
+        passage: start and end of what to mark; the first mark carries the id ``passage``.
+        pages: offset of each page's start.
+        headings: level (from 1) by title, for formats whose headings are lines like any other.
+    """
+    parts: list[str] = []
+    marked = False
+    for part in _split(text, media_type=media_type, window=window, headings=headings or {}):
+        for start, end, page in _cut_at_pages(part, pages):
+            if page is not None:
+                parts.append(format_html('<div class="page-break" data-page="{}"></div>', page))
+            html = _mark(text, start, end, passage, first=not marked)
+            marked = marked or "<mark" in html
+            tag, name = _SHOWN[part.kind]
+            parts.append(f'<{tag} class="{name}">{html}</{tag}>')
+    return mark_safe("".join(parts))  # noqa: S308 (every part is escaped)
+
+
+_SHOWN = {
+    "prose": ("div", "doc-prose"),
+    "lines": ("div", "doc-lines"),
+    "mono": ("div", "doc-mono"),
+    **{f"heading-{level}": ("div", f"doc-heading doc-heading-{level}") for level in range(1, 7)},
+}
+
+
+def _mark(text: str, start: int, end: int, passage: tuple[int, int] | None, *, first: bool) -> str:
+    if passage is None:
+        return escape(text[start:end])
+    low, high = max(start, passage[0]), min(end, passage[1])
+    if low >= high or not text[low:high].strip():
+        return escape(text[start:end])
+    identity = ' id="passage" tabindex="-1"' if first else ""
+    return f"{escape(text[start:low])}<mark{identity}>{escape(text[low:high])}</mark>{escape(text[high:end])}"
+
+
+def _cut_at_pages(part: _Part, pages: Sequence[int]) -> Iterable[tuple[int, int, int | None]]:
+    """``(start, end, number of the page that begins there)``."""
+    cuts = [offset for offset in dict.fromkeys(pages) if part.start <= offset < part.end]
+    edges = [*([part.start] if not cuts or cuts[0] != part.start else []), *cuts, part.end]
+    for start, end in zip(edges, edges[1:], strict=False):
+        yield start, end, bisect_right(pages, start) if start in cuts else None
+
+
+def _split(text: str, *, media_type: str, window: Window, headings: Mapping[str, int]) -> list[_Part]:
+    if _MONOSPACED.match(media_type):
+        return [_Part(window.start, window.end, "mono")]
+    if media_type == "text/markdown":
+        return _split_markdown(text, window)
+    parts: list[_Part] = []
+    position = window.start
+    for line in text[window.start : window.end].splitlines(keepends=True):
+        level = headings.get(" ".join(line.split()))
+        kind = f"heading-{min(level, 6)}" if level else "lines"
+        if parts and parts[-1].kind == kind == "lines":
+            parts[-1] = _Part(parts[-1].start, position + len(line), kind)
+        else:
+            parts.append(_Part(position, position + len(line), kind))
+        position += len(line)
+    return parts
+
+
+_BLOCKS = {"fence": "mono", "code_block": "mono", "table_open": "mono", "html_block": "mono"}
+_LIST = {"bullet_list_open", "ordered_list_open", "blockquote_open"}
+
+
+def _split_markdown(text: str, window: Window) -> list[_Part]:
+    shown = text[window.start : window.end]
+    lines = [0, *(match.end() for match in re.finditer("\n", shown))]
+    lines += [len(shown)] * 2
+    parts: list[_Part] = []
+    position = 0
+
+    def add(end: int, kind: str) -> None:
+        nonlocal position
+        if end > position:
+            parts.append(_Part(window.start + position, window.start + end, kind))
+            position = end
+
+    for token in _blocks().parse(shown):
+        if token.level or token.map is None:
+            continue
+        start, end = (lines[min(line, len(lines) - 1)] for line in token.map)
+        add(start, "lines")
+        add(end, _kind(token))
+    add(len(shown), "lines")
+    return parts
+
+
+def _kind(token: Token) -> str:
+    if token.type == "heading_open":
+        return f"heading-{token.tag[1]}"
+    return _BLOCKS.get(token.type, "lines" if token.type in _LIST else "prose")
+
+
+@cache
+def _blocks() -> MarkdownIt:
+    # Only where blocks begin and end is wanted.
+    return MarkdownIt("commonmark").enable("table").disable(["inline", "text_join"], ignoreInvalid=True)
+
+
+def heading_levels(paths: Iterable[Sequence[str]]) -> dict[str, int]:
+    """The level of each title, by the heading paths of a document's chunks."""
+    levels: dict[str, int] = {}
+    for path in paths:
+        for level, title in enumerate(path, start=1):
+            levels.setdefault(" ".join(title.split()), level)
+    return levels
+
+
+def source_label(source: Mapping[str, Any]) -> str:
+    """A source in a few words: title and section."""
+    heading = source.get("heading") or ""
+    return f"{source['title']} – {heading}" if heading else str(source["title"])

@@ -1,0 +1,50 @@
+"""The values that the stages of retrieval pass on."""
+
+from dataclasses import dataclass
+from uuid import UUID
+
+
+@dataclass(frozen=True)
+class Filters:
+    """What the asker narrowed the search to; empty means everything they may read."""
+
+    collection_ids: tuple[UUID, ...] = ()
+    tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One arm's scores by chunk, best first, and the standard deviation of its scores over all that the asker reads."""
+
+    scores: dict[UUID, float]
+    deviation: float
+
+
+@dataclass(frozen=True)
+class FoundPassage:
+    """A passage to show and to answer from.
+
+    Attributes:
+        n: 1-based place in the list.
+        start, end: offsets in the document's text, in characters; ``text`` is exactly what lies between.
+        score: 0–1, falling with ``n``.
+        cosine: similarity of question and chunk.
+        keyword: BM25 score of the chunk, 0 when no word matches.
+    """
+
+    n: int
+    document_id: UUID
+    document_version: int
+    chunk_id: UUID
+    title: str
+    uri: str
+    collection: str
+    heading: str
+    text: str
+    score: float
+    page: int | None
+    start: int
+    end: int
+    cosine: float
+    keyword: float
+    updated_at: str

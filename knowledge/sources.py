@@ -1,0 +1,185 @@
+"""Sources and their schedules."""
+
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from celery.schedules import ParseException
+from django.core.exceptions import ValidationError
+from django_celery_beat.models import CrontabSchedule, PeriodicTask, PeriodicTasks
+
+from knowledge.documents import record
+from knowledge.ingestion.jobs import create_job
+from knowledge.ingestion.sources.base import SourceError
+from knowledge.ingestion.sources.folder import resolve_folder
+from knowledge.models import Collection, Corpus, Document, Job, Source
+from ragsite.core.problems import FieldProblem, Problem
+from tenants.access import Principal
+from tenants.people import invalid
+from tenants.scope import atomic
+
+TASK = "knowledge.sync_source"
+
+
+def _wrong(field: str, message: str) -> Problem:
+    return Problem(
+        400, "invalid", "Some values cannot be used; see errors.", errors=[FieldProblem(field, message)]
+    )
+
+
+def _crontab(*, line: str, time_zone: str) -> CrontabSchedule:
+    """The schedule row of a crontab line.
+
+    Raises:
+        Problem: 400 that says what a line looks like.
+    """
+    fields = line.split()
+    try:
+        zone = ZoneInfo(time_zone)
+    except (ZoneInfoNotFoundError, ValueError):
+        raise _wrong("time_zone", f"“{time_zone}” is no time zone: give one such as Europe/Berlin.") from None
+    if len(fields) != 5:
+        raise _wrong(
+            "schedule",
+            "Give five fields: minute, hour, day of month, month, day of week; */15 * * * * is every 15 minutes.",
+        )
+    minute, hour, day, month, weekday = fields
+    values = {
+        "minute": minute,
+        "hour": hour,
+        "day_of_month": day,
+        "month_of_year": month,
+        "day_of_week": weekday,
+        "timezone": zone,
+    }
+    row = CrontabSchedule(**values)
+    try:
+        row.schedule  # noqa: B018  parses the fields
+        row.full_clean(validate_unique=False)
+    except (ParseException, ValueError, ValidationError) as error:
+        raise _wrong("schedule", f"This schedule cannot be read: {error}") from None
+    found: CrontabSchedule = CrontabSchedule.objects.filter(**values).first() or row
+    if found._state.adding:
+        found.save()
+    return found
+
+
+def task_name(source: Source) -> str:
+    """The name of a source's row in the beat schedule."""
+    return f"sync source {source.pk}"
+
+
+def set_schedule(*, source: Source) -> None:
+    """Makes the beat schedule say what the source's row says."""
+    if not source.schedule:
+        PeriodicTask.objects.filter(name=task_name(source)).delete()
+    else:
+        import json
+
+        PeriodicTask.objects.update_or_create(
+            name=task_name(source),
+            defaults={
+                "task": TASK,
+                "crontab": _crontab(line=source.schedule, time_zone=source.time_zone),
+                "kwargs": json.dumps({"source_id": str(source.pk)}),
+                "headers": json.dumps({"ragsite_tenant": str(source.tenant_id)}),
+                "enabled": source.enabled,
+                "description": f"{source.name} ({source.get_kind_display()})",
+            },
+        )
+    PeriodicTasks.update_changed()
+
+
+def save_source(*, source: Source, changes: dict[str, Any], principal: Principal | None = None) -> Source:
+    """Creates or changes a source and its schedule.
+
+    Raises:
+        Problem: 400 for a folder, schedule or time zone that cannot be used; 409 for a name or place that is taken.
+    """
+    creating = source._state.adding
+    for name, value in changes.items():
+        setattr(source, name, value)
+    try:
+        source.full_clean(
+            validate_unique=False, validate_constraints=False, exclude=["name"] if not source.name else []
+        )
+        if not source.trusted:
+            resolve_folder(source.path)
+    except ValidationError as error:
+        raise invalid(error) from None
+    except SourceError as error:
+        raise _wrong("path", str(error)) from None
+    source.name = source.name or f"{source.path or 'documents'} → {source.collection.slug}"[:200]
+    with atomic():
+        others = Source.objects.exclude(pk=source.pk)
+        if others.filter(name=source.name).exists():
+            raise Problem(409, "conflict", f"A source named {source.name} exists already.")
+        if others.filter(kind=source.kind, path=source.path, collection=source.collection).exists():
+            raise Problem(409, "conflict", "This folder is a source of this collection already.")
+        source.save()
+        set_schedule(source=source)
+        record(
+            principal,
+            "source.create" if creating else "source.change",
+            source,
+            {"name": source.name, "path": source.path, "tags": source.tags, "schedule": source.schedule},
+        )
+    return source
+
+
+def delete_source(*, source: Source, principal: Principal | None = None) -> None:
+    """Removes a source with its documents, for good."""
+    with atomic():
+        PeriodicTask.objects.filter(name=task_name(source)).delete()
+        PeriodicTasks.update_changed()
+        documents = Document.objects.filter(source=source).count()
+        record(principal, "source.delete", source, {"name": source.name, "documents": documents})
+        source.delete()
+        Corpus.raise_version()
+
+
+def start_sync(*, source: Source, principal: Principal | None = None) -> Job:
+    """A job that brings the source up to date; the one that waits or runs already, if there is one."""
+    busy = Job.objects.filter(source=source, state__in=[Job.State.PENDING, Job.State.PROGRESS]).first()
+    if busy is not None:
+        found: Job = busy
+        return found
+    with atomic():
+        job = create_job(
+            kind=Job.Kind.SYNC, source=source, user=principal.membership.user if principal else None
+        )
+        record(principal, "source.sync", source, {"name": source.name})
+    return job
+
+
+def source_of_folder(
+    *,
+    directory: str,
+    collection: Collection,
+    tags: list[str],
+    trusted: bool = False,
+    principal: Principal | None = None,
+) -> Source:
+    """The source of a folder in a collection, made on its first use.
+
+    Args:
+        directory: relative to the allowed root or absolute below it; anywhere, absolute, when ``trusted``.
+
+    Raises:
+        Problem: 400 for a folder that cannot be used.
+    """
+    try:
+        path = str(Path(directory).resolve() if trusted else resolve_folder(directory))
+    except SourceError as error:
+        raise _wrong("directory", str(error)) from None
+    source = Source.objects.filter(kind=Source.Kind.FOLDER, path=path, collection=collection).first()
+    if source is None:
+        name = f"{Path(path).name or 'root'} → {collection.slug}"
+        if Source.objects.filter(name=name).exists():
+            name = f"{path} → {collection.slug}"
+        source = Source(name=name[:200], path=path, collection=collection, tags=tags, trusted=trusted)
+        return save_source(source=source, changes={}, principal=principal)
+    if tags and sorted(tags) != sorted(source.tags):
+        source = save_source(source=source, changes={"tags": tags}, principal=principal)
+    found_source: Source = source
+    return found_source

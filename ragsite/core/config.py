@@ -1,0 +1,180 @@
+"""Everything the environment may say, typed, checked at boot, with every bad variable named at once.
+
+Variables carry the prefix ``RAGSITE_``; the conventional ones (``DATABASE_URL``, ``ANTHROPIC_API_KEY`` …) keep
+their names. A ``.env`` file in the working directory is read in development only.
+"""
+
+import os
+from functools import cache
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import AliasChoices, Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+CHECKOUT = Path(__file__).resolve().parent.parent.parent
+DEVELOPMENT_SECRET = "development-only-secret-key-that-production-refuses"  # noqa: S105
+
+Environment = Literal["dev", "staging", "prod"]
+
+
+class ConfigError(Exception):
+    """The environment cannot be used; the message names every bad variable, one a line."""
+
+
+def _conventional(name: str) -> AliasChoices:
+    return AliasChoices(name, f"RAGSITE_{name}")
+
+
+class Config(BaseSettings):
+    """The process's configuration. Durations are seconds, sizes bytes, unless a name says otherwise."""
+
+    model_config = SettingsConfigDict(env_prefix="RAGSITE_", extra="ignore", populate_by_name=True)
+
+    environment: Environment = "dev"
+    secret_key: str = DEVELOPMENT_SECRET
+    debug: bool = False
+    allowed_hosts: str = "localhost,127.0.0.1,[::1]"
+    csrf_trusted_origins: str = ""
+    behind_tls_proxy: bool = False
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=1, le=65535, validation_alias=_conventional("PORT"))
+    data: Path = CHECKOUT / ".data"
+    log_format: Literal["auto", "json", "console"] = "auto"
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    metrics_token: str = ""
+
+    database_url: str = Field(default="", validation_alias=_conventional("DATABASE_URL"))
+    app_database_url: str = ""
+    platform_database_url: str = ""
+    database_timeout_seconds: float = Field(default=5, gt=0)
+    database_connections: int = Field(default=12, ge=2, le=200)
+    redis_url: str = Field(default="", validation_alias=_conventional("REDIS_URL"))
+    redis_timeout_seconds: float = Field(default=0.25, gt=0)
+    celery_broker_url: str = Field(default="", validation_alias=_conventional("CELERY_BROKER_URL"))
+
+    anthropic_api_key: str = Field(
+        default="", validation_alias=_conventional("ANTHROPIC_API_KEY"), repr=False
+    )
+    anthropic_base_url: str = Field(default="", validation_alias=_conventional("ANTHROPIC_BASE_URL"))
+    model: str = "claude-sonnet-5-5"
+    small_model: str = "claude-haiku-5-5"
+    max_tokens: int = Field(default=1000, ge=16, le=64_000)
+    first_byte_seconds: float = Field(default=10, gt=0)
+    call_seconds: float = Field(default=30, gt=0)
+    answer_seconds: float = Field(default=60, gt=0)
+
+    embedding_model: str = "all-MiniLM-L6-v2"
+
+    ingest_root: Path | None = None
+    max_upload_bytes: int = Field(default=50 * 2**20, ge=1024)
+
+    answer_cache_seconds: int = Field(default=3600, ge=0)
+    access_token_minutes: int = Field(default=15, ge=1, le=24 * 60)
+    refresh_token_days: int = Field(default=14, ge=1, le=365)
+
+    @field_validator("database_url", "app_database_url", "platform_database_url")
+    @classmethod
+    def _is_postgres(cls, value: str) -> str:
+        if value and not value.startswith(("postgres://", "postgresql://")):
+            raise ValueError(
+                "must start with postgresql://, for instance postgresql://user:password@host:5432/name"
+            )
+        return value
+
+    @field_validator("redis_url")
+    @classmethod
+    def _is_redis(cls, value: str) -> str:
+        if value and not value.startswith(("redis://", "rediss://", "unix://")):
+            raise ValueError(
+                "must start with redis://, rediss:// or unix://, for instance redis://host:6379/0"
+            )
+        return value
+
+    @field_validator("celery_broker_url")
+    @classmethod
+    def _is_broker(cls, value: str) -> str:
+        if value and not value.startswith(
+            ("redis://", "rediss://", "redis+socket://", "amqp://", "amqps://")
+        ):
+            raise ValueError("must start with redis://, rediss://, redis+socket://, amqp:// or amqps://")
+        return value
+
+    @field_validator("anthropic_base_url")
+    @classmethod
+    def _is_http(cls, value: str) -> str:
+        if value and not value.startswith(("http://", "https://")):
+            raise ValueError("must start with https:// (or http:// for a local server)")
+        return value
+
+    @model_validator(mode="after")
+    def _is_fit_for_its_environment(self) -> Self:
+        if self.environment == "dev":
+            return self
+        wrong = []
+        if self.secret_key == DEVELOPMENT_SECRET or len(self.secret_key) < 40:
+            wrong.append("RAGSITE_SECRET_KEY: set a random string of 40 characters or more")
+        if self.debug and self.environment == "prod":
+            wrong.append("RAGSITE_DEBUG: must be off in prod")
+        if self.environment == "prod" and not self.database_url:
+            wrong.append("DATABASE_URL: prod does not run on the embedded server, give PostgreSQL's URL")
+        if self.environment == "prod" and not self.redis_url:
+            wrong.append("REDIS_URL: prod does not run on the embedded server, give Redis's URL")
+        if wrong:
+            raise ValueError("\n".join(wrong))
+        return self
+
+    @property
+    def hosts(self) -> list[str]:
+        return [host.strip() for host in self.allowed_hosts.split(",") if host.strip()]
+
+    @property
+    def trusted_origins(self) -> list[str]:
+        return [origin.strip() for origin in self.csrf_trusted_origins.split(",") if origin.strip()]
+
+    @property
+    def broker_url(self) -> str:
+        """The Celery broker: its own URL, else Redis (kombu spells a socket ``redis+socket://``)."""
+        if self.celery_broker_url:
+            return self.celery_broker_url
+        if self.redis_url.startswith("unix://"):
+            path, _, query = self.redis_url.removeprefix("unix://").partition("?")
+            return f"redis+socket://{path}" + (f"?{query.replace('db=', 'virtual_host=')}" if query else "")
+        return self.redis_url
+
+    @property
+    def documents_root(self) -> Path:
+        """Where uploaded originals are stored."""
+        return self.data / "documents"
+
+
+def _variable_of(location: tuple[int | str, ...]) -> str:
+    name = str(location[0]) if location else ""
+    field = Config.model_fields.get(name)
+    alias = field.validation_alias if field else None
+    if isinstance(alias, AliasChoices):
+        return str(alias.choices[0])
+    return name if name.isupper() else f"RAGSITE_{name.upper()}"
+
+
+def read_config() -> Config:
+    """Reads the environment.
+
+    Raises:
+        ConfigError: names every bad variable and what is expected of it.
+    """
+    in_dev = os.environ.get("RAGSITE_ENVIRONMENT", "dev") == "dev"
+    try:
+        return Config(_env_file=CHECKOUT / ".env" if in_dev else None)  # type: ignore[call-arg]
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors():
+            message = problem["msg"].removeprefix("Value error, ")
+            lines.append(f"{_variable_of(problem['loc'])}: {message}" if problem["loc"] else message)
+        raise ConfigError("The configuration cannot be used:\n" + "\n".join(lines)) from None
+
+
+@cache
+def config() -> Config:
+    """The configuration of this process, read once."""
+    return read_config()

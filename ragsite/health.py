@@ -1,0 +1,130 @@
+"""Health: for people, for load balancers, for Prometheus."""
+
+import asyncio
+import hmac
+import ipaddress
+import threading
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from django.db import connections
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.utils import timezone
+from django.views.decorators.http import require_GET
+from django_redis import get_redis_connection
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from knowledge.embedding.sentence_transformers import embedder, is_loaded
+from ragsite.celery import app
+from ragsite.core.config import config
+from ragsite.core.hops import run_db
+
+CHECK_SECONDS = 2.0
+# Without these nothing can be answered; the rest only takes something away.
+ESSENTIAL = frozenset({"database", "embeddings"})
+
+
+@require_GET
+async def livez(request: HttpRequest) -> HttpResponse:
+    """The process serves requests; touches nothing else."""
+    return HttpResponse("ok\n", content_type="text/plain")
+
+
+def _check_database() -> str:
+    with connections["default"].cursor() as cursor:
+        cursor.execute("SELECT 1")
+    return "ok"
+
+
+def _check_cache() -> str:
+    get_redis_connection("default").ping()
+    return "ok"
+
+
+def _check_broker() -> str:
+    with app.connection_for_read(
+        transport_options={"socket_timeout": 1, "socket_connect_timeout": 1}
+    ) as broker:
+        broker.ensure_connection(max_retries=1, interval_start=0, timeout=1)
+    return "ok"
+
+
+def _check_worker() -> str:
+    if not app.control.inspect(timeout=0.8).ping():
+        raise RuntimeError("no worker answers")
+    return "ok"
+
+
+def _check_model() -> str:
+    return "ok" if config().anthropic_api_key else "not configured: answers quote the documents"
+
+
+def _check_embeddings() -> str:
+    if not is_loaded():
+        raise RuntimeError("loading")
+    return "ok"
+
+
+CHECKS: dict[str, Callable[[], str]] = {
+    "database": _check_database,
+    "cache": _check_cache,
+    "broker": _check_broker,
+    "model": _check_model,
+    "embeddings": _check_embeddings,
+    "worker": _check_worker,
+}
+
+
+async def _run_check(check: Callable[[], str]) -> dict[str, Any]:
+    try:
+        result: Awaitable[str] = run_db(check)
+        return {"status": "healthy", "detail": await asyncio.wait_for(result, CHECK_SECONDS)}
+    except Exception as error:
+        # A health check reports whatever is wrong; its words may hold addresses, so only the kind is told.
+        detail = str(error) if isinstance(error, RuntimeError) else type(error).__name__
+        return {"status": "unhealthy", "detail": detail}
+
+
+@require_GET
+async def health(request: HttpRequest) -> JsonResponse:
+    """What works and what does not; 503 when nothing can be answered."""
+    results = await asyncio.gather(*(_run_check(check) for check in CHECKS.values()))
+    checks = dict(zip(CHECKS, results, strict=True))
+    broken = {name for name, result in checks.items() if result["status"] != "healthy"}
+    status = "unhealthy" if broken & ESSENTIAL else ("degraded" if broken else "healthy")
+    return JsonResponse(
+        {"status": status, "checks": checks, "timestamp": timezone.now().isoformat()},
+        status=503 if status == "unhealthy" else 200,
+    )
+
+
+@require_GET
+async def readyz(request: HttpRequest) -> JsonResponse:
+    """Whether this process can take questions now."""
+    names = sorted(ESSENTIAL)
+    results = await asyncio.gather(*(_run_check(CHECKS[name]) for name in names))
+    checks = dict(zip(names, results, strict=True))
+    ready = all(result["status"] == "healthy" for result in results)
+    return JsonResponse({"ready": ready, "checks": checks}, status=200 if ready else 503)
+
+
+@require_GET
+async def metrics(request: HttpRequest) -> HttpResponse:
+    """Prometheus's text format, for the configured token, or from this machine where none is configured."""
+    token = config().metrics_token
+    given = request.headers.get("Authorization", "").removeprefix("Bearer ")
+    if token:
+        allowed = hmac.compare_digest(token.encode(), given.encode())
+    else:
+        try:
+            allowed = ipaddress.ip_address(request.META.get("REMOTE_ADDR", "")).is_loopback
+        except ValueError:
+            allowed = False
+    if not allowed:
+        return HttpResponse("Send the metrics token as “Authorization: Bearer …”.\n", status=403)
+    return HttpResponse(generate_latest(), content_type=CONTENT_TYPE_LATEST)
+
+
+def load_model_in_background() -> None:
+    """Loads the embedding model beside the first requests, so that the first question need not wait for it."""
+    threading.Thread(target=embedder, name="load-embeddings", daemon=True).start()

@@ -1,0 +1,116 @@
+"""What manage.py does before Django: finds or starts the servers that a command needs."""
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+
+from ragsite.core.config import DEVELOPMENT_SECRET, Config, ConfigError, read_config
+from ragsite.embedded import embedded_servers, read_secrets
+from ragsite.embedded_files import StartError
+from ragsite.stack import catch_signal
+
+# The stack reads here which of the servers it has to keep alive.
+EMBEDDED_VARIABLE = "RAGSITE_EMBEDDED"
+
+_WITHOUT_SERVERS = {
+    "collectstatic",
+    "compilemessages",
+    "diffsettings",
+    "findstatic",
+    "help",
+    "makemessages",
+    "makemigrations",
+    "spectacular",
+    "startapp",
+    "startproject",
+    "test",
+    "version",
+}
+_PREPARES_DATABASE = {"up", "migrate"}
+
+
+def run_command(arguments: Sequence[str]) -> int:
+    """Runs a management command with the servers that it needs.
+
+    Args:
+        arguments: like ``sys.argv``.
+
+    Returns:
+        The exit code; every foreseen failure is one sentence on stderr and 1.
+    """
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "ragsite.settings")
+    from django.core.management import execute_from_command_line
+
+    try:
+        with contextlib.ExitStack() as stack:
+            if needs_servers(arguments):
+                # Without this, SIGTERM would end the process before it could stop the servers.
+                for number in (signal.SIGTERM, signal.SIGHUP):
+                    catch_signal(number, _leave)
+                _prepare_environment(stack, command=arguments[1])
+            execute_from_command_line(list(arguments))
+    except (StartError, ConfigError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    return 0
+
+
+def needs_servers(arguments: Sequence[str]) -> bool:
+    """Whether the command talks to PostgreSQL or Redis."""
+    if (
+        len(arguments) < 2
+        or arguments[1].startswith("-")
+        or {"-h", "--help", "--version"} & set(arguments[2:])
+    ):
+        return False
+    if arguments[1] == "check":
+        return any(word.startswith("--database") for word in arguments[2:])
+    return arguments[1] not in _WITHOUT_SERVERS
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
+
+
+def _prepare_environment(stack: contextlib.ExitStack, *, command: str) -> None:
+    """Sets the variables that settings read, starting embedded servers for those that nobody gave."""
+    config = read_config()
+    data = config.data.expanduser().resolve()
+    os.environ["RAGSITE_DATA"] = str(data)
+    own_postgres, own_redis = not config.database_url, not config.redis_url
+    if own_postgres or own_redis:
+        servers = stack.enter_context(embedded_servers(data=data, postgres=own_postgres, redis=own_redis))
+        os.environ.update(servers.environment())
+        os.environ[EMBEDDED_VARIABLE] = " ".join(
+            name for name, own in (("postgres", own_postgres), ("redis", own_redis)) if own
+        )
+    secret = config.secret_key
+    if secret == DEVELOPMENT_SECRET:
+        secret = os.environ["RAGSITE_SECRET_KEY"] = read_secrets(data=data).secret_key
+    if not own_postgres:
+        _use_own_database(config, secret=secret, prepare=command in _PREPARES_DATABASE)
+    if not own_redis and command == "up":
+        from ragsite.provision import check_redis
+
+        check_redis(url=config.redis_url)
+
+
+def _use_own_database(config: Config, *, secret: str, prepare: bool) -> None:
+    from ragsite.provision import database_urls, prepare_database
+
+    urls = database_urls(
+        database_url=config.database_url,
+        app_url=config.app_database_url,
+        platform_url=config.platform_database_url,
+        secret=secret,
+    )
+    if prepare:
+        pairs = ((config.app_database_url, urls.app), (config.platform_database_url, urls.platform))
+        prepare_database(urls=urls, derived=[url for given, url in pairs if not given])
+    os.environ["RAGSITE_APP_DATABASE_URL"] = urls.app
+    os.environ["RAGSITE_PLATFORM_DATABASE_URL"] = urls.platform

@@ -1,0 +1,283 @@
+"""Django's settings, from ``ragsite.core.config``. Nothing else reads the environment."""
+
+import os
+import sys
+from datetime import timedelta
+from typing import Any
+
+from csp.constants import NONCE, NONE, SELF
+from psycopg.conninfo import conninfo_to_dict
+
+from ragsite.core.config import CHECKOUT, ConfigError, config
+from ragsite.core.observability import configure_logging
+
+try:
+    CONFIG = config()
+except ConfigError as error:
+    raise SystemExit(str(error)) from None
+
+configure_logging(
+    level=CONFIG.log_level,
+    json_lines=CONFIG.log_format == "json" or (CONFIG.log_format == "auto" and CONFIG.environment != "dev"),
+)
+
+BASE_DIR = CHECKOUT
+SECRET_KEY = CONFIG.secret_key
+DEBUG = CONFIG.debug
+ENVIRONMENT = CONFIG.environment
+ALLOWED_HOSTS = CONFIG.hosts
+CSRF_TRUSTED_ORIGINS = CONFIG.trusted_origins
+ROOT_URLCONF = "ragsite.urls"
+ASGI_APPLICATION = "ragsite.asgi.application"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+INSTALLED_APPS = [
+    "tenants",
+    "knowledge",
+    "feedback",
+    "ragsite",
+    "django.contrib.admin.apps.SimpleAdminConfig",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "django.contrib.postgres",
+    "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "django_celery_beat",
+    "django_prometheus",
+    "csp",
+]
+
+MIDDLEWARE = [
+    "ragsite.middleware.RequestIdMiddleware",
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "csp.middleware.CSPMiddleware",
+    "tenants.middleware.ScopeMiddleware",
+]
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+                "csp.context_processors.nonce",
+            ],
+        },
+    }
+]
+
+# Database: one database, three roles (docs/decisions/0001-three-walls.md).
+# ``asgi.py`` switches the pool on: it is the one process in which threads come and go with every request.
+POOLED = os.environ.get("RAGSITE_DATABASE_POOL") == "1"
+
+
+def _database(url: str, *, engine: str, connections: int, timeout_seconds: float | None) -> dict[str, Any]:
+    parts: dict[str, Any] = dict(conninfo_to_dict(url)) if url else {}
+    options: dict[str, Any] = {
+        key: value
+        for key, value in parts.items()
+        if key not in ("user", "password", "host", "port", "dbname")
+    }
+    options.setdefault("connect_timeout", 5)
+    options.setdefault("application_name", "ragsite")
+    if timeout_seconds:
+        options["options"] = f"-c statement_timeout={int(timeout_seconds * 1000)} -c lock_timeout=4000"
+    if POOLED:
+        options["pool"] = {"min_size": 1, "max_size": connections, "timeout": 5, "max_idle": 300}
+    return {
+        "ENGINE": engine,
+        "NAME": parts.get("dbname", "ragsite"),
+        "USER": parts.get("user", ""),
+        "PASSWORD": parts.get("password", ""),
+        "HOST": parts.get("host", ""),
+        "PORT": parts.get("port", ""),
+        "OPTIONS": options,
+        "DISABLE_SERVER_SIDE_CURSORS": True,  # a cursor would outlive the transaction that holds the scope
+    }
+
+
+DATABASES = {
+    "default": _database(
+        CONFIG.app_database_url,
+        engine="tenants.postgresql",
+        connections=CONFIG.database_connections,
+        timeout_seconds=CONFIG.database_timeout_seconds,
+    )
+    | {"TEST": {"MIRROR": "owner"}},
+    "platform": _database(
+        CONFIG.platform_database_url,
+        engine="django.db.backends.postgresql",
+        connections=4,
+        timeout_seconds=CONFIG.database_timeout_seconds,
+    )
+    | {"TEST": {"MIRROR": "owner"}},
+    "owner": _database(
+        CONFIG.database_url, engine="django.db.backends.postgresql", connections=2, timeout_seconds=None
+    )
+    | {"TEST": {"DEPENDENCIES": []}},
+}
+DATABASES["owner"]["OPTIONS"].pop("pool", None)
+DATABASE_ROUTERS = ["tenants.router.ScopeRouter"]
+
+CACHES = {
+    "default": {
+        "BACKEND": "django_redis.cache.RedisCache",
+        "LOCATION": CONFIG.redis_url or "redis://127.0.0.1:6379/0",
+        "KEY_PREFIX": "rag",
+        "OPTIONS": {
+            "SOCKET_CONNECT_TIMEOUT": CONFIG.redis_timeout_seconds,
+            "SOCKET_TIMEOUT": CONFIG.redis_timeout_seconds,
+        },
+    }
+}
+
+# People
+AUTH_USER_MODEL = "tenants.User"
+PASSWORD_HASHERS = [
+    "django.contrib.auth.hashers.Argon2PasswordHasher",
+    "django.contrib.auth.hashers.PBKDF2PasswordHasher",
+]
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 10}},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
+LOGIN_URL = "sign-in"
+LOGIN_REDIRECT_URL = "ask"
+LOGOUT_REDIRECT_URL = "sign-in"
+SESSION_COOKIE_NAME = "ragsite_session"
+SESSION_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = "Lax"
+SESSION_COOKIE_AGE = 14 * 24 * 3600
+CSRF_COOKIE_NAME = "ragsite_csrf"
+CSRF_COOKIE_SAMESITE = "Lax"
+CSRF_FAILURE_VIEW = "ragsite.views.csrf_failure"
+
+# Transport
+_TLS = ENVIRONMENT == "prod"
+SESSION_COOKIE_SECURE = _TLS
+CSRF_COOKIE_SECURE = _TLS
+SECURE_SSL_REDIRECT = _TLS and not CONFIG.behind_tls_proxy
+SECURE_REDIRECT_EXEMPT = [r"^livez$", r"^readyz$", r"^health$", r"^metrics$"]
+SECURE_HSTS_SECONDS = 365 * 24 * 3600 if _TLS else 0
+SECURE_HSTS_INCLUDE_SUBDOMAINS = _TLS
+SECURE_HSTS_PRELOAD = _TLS
+SECURE_CONTENT_TYPE_NOSNIFF = True
+SECURE_REFERRER_POLICY = "same-origin"
+X_FRAME_OPTIONS = "DENY"
+if CONFIG.behind_tls_proxy:
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": [NONE],
+        "script-src": [SELF, NONCE],
+        "style-src": [SELF, NONCE],
+        "img-src": [SELF],
+        "font-src": [SELF],
+        "connect-src": [SELF],
+        "form-action": [SELF],
+        "frame-ancestors": [NONE],
+        "base-uri": [NONE],
+        "manifest-src": [SELF],
+    }
+}
+
+# Files
+STATIC_URL = "/static/"
+STATIC_ROOT = BASE_DIR / "staticfiles"
+STATICFILES_DIRS = [BASE_DIR / "static"]
+WHITENOISE_USE_FINDERS = ENVIRONMENT == "dev"
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {
+        "BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"
+        if ENVIRONMENT == "dev"
+        else "whitenoise.storage.CompressedManifestStaticFilesStorage"
+    },
+}
+DATA_UPLOAD_MAX_MEMORY_SIZE = 2 * 2**20
+FILE_UPLOAD_MAX_MEMORY_SIZE = 2 * 2**20
+
+# REST
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": ["tenants.authentication.PrincipalAuthentication"],
+    "DEFAULT_PERMISSION_CLASSES": ["tenants.access.IsMember"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_PAGINATION_CLASS": "tenants.rest.CursorPages",
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "EXCEPTION_HANDLER": "tenants.rest.handle_exception",
+    "UNAUTHENTICATED_USER": "django.contrib.auth.models.AnonymousUser",
+}
+SIMPLE_JWT = {
+    "ALGORITHM": "HS256",
+    "AUDIENCE": "ragsite-api",
+    "ISSUER": "ragsite",
+    "ACCESS_TOKEN_LIFETIME": timedelta(minutes=CONFIG.access_token_minutes),
+    "REFRESH_TOKEN_LIFETIME": timedelta(days=CONFIG.refresh_token_days),
+    "UPDATE_LAST_LOGIN": False,
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "ragsite",
+    "DESCRIPTION": "Answers engineers' questions from their own team's documents, with citations.",
+    "VERSION": "1",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],
+    "SERVE_AUTHENTICATION": [],
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "SCHEMA_PATH_PREFIX": r"/api/v1",
+    "COMPONENT_SPLIT_REQUEST": True,
+    "ENUM_ADD_EXPLICIT_BLANK_NULL_CHOICE": False,
+}
+
+# Celery (names with the prefix CELERY_ are read by ragsite/celery.py)
+CELERY_BROKER_URL = CONFIG.broker_url or "redis://127.0.0.1:6379/0"
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TASK_ACKS_LATE = True
+CELERY_TASK_REJECT_ON_WORKER_LOST = True
+CELERY_TASK_TIME_LIMIT = 3600
+CELERY_TASK_SOFT_TIME_LIMIT = 3500
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = False
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_BROKER_TRANSPORT_OPTIONS = (
+    {"visibility_timeout": 4000, "unacked_restore_limit": 100}  # above the hard time limit
+    if "redis" in CELERY_BROKER_URL
+    else {}
+)
+CELERY_TIMEZONE = "UTC"
+CELERY_BEAT_SCHEDULE = {
+    "recover jobs": {"task": "knowledge.recover_jobs", "schedule": 10.0, "options": {"expires": 10}},
+    "erase deleted documents": {"task": "knowledge.erase_deleted_documents", "schedule": 24 * 3600.0},
+}
+CELERY_BEAT_SCHEDULER = "django_celery_beat.schedulers:DatabaseScheduler"
+
+# Language and time
+LANGUAGE_CODE = "en"
+USE_I18N = True
+USE_TZ = True
+TIME_ZONE = "UTC"
+LOCALE_PATHS = [BASE_DIR / "templates" / "locale"]
+
+LOGGING_CONFIG = None  # configured above
+SILENCED_SYSTEM_CHECKS: list[str] = []
+TESTING = "pytest" in sys.modules
+EMAIL_BACKEND = "django.core.mail.backends.console.EmailBackend"

@@ -1,0 +1,27 @@
+"""Every route."""
+
+from django.contrib import admin
+from django.urls import include, path
+from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
+
+from ragsite import health
+
+urlpatterns = [
+    path("livez", health.livez, name="livez"),
+    path("readyz", health.readyz, name="readyz"),
+    path("health", health.health, name="health"),
+    path("metrics", health.metrics, name="metrics"),
+    path("api/schema", SpectacularAPIView.as_view(), name="schema"),
+    path("api/docs", SpectacularSwaggerSplitView.as_view(url_name="schema"), name="docs"),
+    path("api/v1/", include("tenants.api.urls")),
+    path("api/v1/", include("knowledge.api.urls")),
+    path("api/v1/", include("feedback.api.urls")),
+    path("admin/", admin.site.urls),
+    path("", include("tenants.urls")),
+    path("", include("knowledge.urls")),
+]
+
+handler400 = "ragsite.views.bad_request"
+handler403 = "ragsite.views.permission_denied"
+handler404 = "ragsite.views.page_not_found"
+handler500 = "ragsite.views.server_error"

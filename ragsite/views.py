@@ -1,0 +1,51 @@
+"""The views of no app: errors."""
+
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+
+from ragsite.core.problems import Problem, not_found, problem_response
+
+CSRF = Problem(403, "csrf", "The form has expired or came from elsewhere: reload the page and try again.")
+
+
+def _is_api(request: HttpRequest) -> bool:
+    return request.path.startswith(("/api/", "/v1/"))
+
+
+def page_not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
+    if _is_api(request):
+        return problem_response(not_found())
+    return render(request, "error.html", {"problem": not_found()}, status=404)
+
+
+def permission_denied(request: HttpRequest, exception: Exception) -> HttpResponse:
+    problem = Problem(403, "forbidden", "You may not do this.")
+    if _is_api(request):
+        return problem_response(problem)
+    return render(request, "error.html", {"problem": problem}, status=403)
+
+
+def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
+    problem = Problem(400, "malformed", "The request cannot be read.")
+    if _is_api(request):
+        return problem_response(problem)
+    return render(request, "error.html", {"problem": problem}, status=400)
+
+
+def server_error(request: HttpRequest) -> HttpResponse:
+    problem = Problem(
+        500,
+        "internal",
+        "Something went wrong on our side; nothing of yours is lost. Tell your operator the request id.",
+    )
+    if _is_api(request):
+        return problem_response(problem)
+    return render(request, "error.html", {"problem": problem}, status=500)
+
+
+def csrf_failure(request: HttpRequest, reason: str = "", **_: Any) -> HttpResponse:
+    if _is_api(request):
+        return problem_response(CSRF)
+    return render(request, "error.html", {"problem": CSRF}, status=403)

@@ -1,0 +1,23 @@
+"""The tenants' part of ``/api/v1``."""
+
+from django.urls import path
+
+from tenants.api.audit import AuditView, CostsView
+from tenants.api.identity import MeView, TokenRefreshView, TokenRevokeView, TokenView
+from tenants.api.keys import ApiKeysView, ApiKeyView
+from tenants.api.people import MembersView, MemberView, RolesView, RoleView
+
+urlpatterns = [
+    path("token", TokenView.as_view(), name="token"),
+    path("token/refresh", TokenRefreshView.as_view(), name="token-refresh"),
+    path("token/revoke", TokenRevokeView.as_view(), name="token-revoke"),
+    path("me", MeView.as_view(), name="me"),
+    path("members", MembersView.as_view(), name="members"),
+    path("members/<uuid:id>", MemberView.as_view(), name="member"),
+    path("roles", RolesView.as_view(), name="roles"),
+    path("roles/<uuid:id>", RoleView.as_view(), name="role"),
+    path("api-keys", ApiKeysView.as_view(), name="api-keys"),
+    path("api-keys/<uuid:id>", ApiKeyView.as_view(), name="api-key"),
+    path("audit", AuditView.as_view(), name="audit"),
+    path("costs", CostsView.as_view(), name="costs"),
+]

@@ -1,0 +1,68 @@
+"""Brute-force protection of the sign-in, counted in Redis."""
+
+import hashlib
+
+import structlog
+from django.core.cache import cache
+from django_redis import get_redis_connection
+from redis.exceptions import RedisError
+
+from ragsite.core.problems import Problem
+
+logger = structlog.get_logger(__name__)
+
+FAILURES_PER_ADDRESS = (20, 60)  # failures, seconds
+FAILURES_PER_ACCOUNT = (10, 300)
+
+# The first failure starts the window; all of them end together.
+_COUNT = """
+local n = redis.call('INCR', KEYS[1])
+if n == 1 then redis.call('EXPIRE', KEYS[1], ARGV[1]) end
+return n
+"""
+
+
+def _keys(account: str, address: str | None) -> list[tuple[str, tuple[int, int]]]:
+    digest = hashlib.sha256(account.lower().encode()).hexdigest()[:32]
+    keys = [(f"{cache.key_prefix}:signin:account:{digest}", FAILURES_PER_ACCOUNT)]
+    if address:
+        keys.append((f"{cache.key_prefix}:signin:address:{address}", FAILURES_PER_ADDRESS))
+    return keys
+
+
+def refuse_brute_force(*, account: str, address: str | None) -> None:
+    """Raises the 429 problem while an account or an address has failed too often.
+
+    Fails open when Redis is away: signing in must go on without a cache, and passwords are hashed slowly anyway.
+    """
+    try:
+        redis = get_redis_connection("default")
+        for key, (most, _) in _keys(account, address):
+            if int(redis.get(key) or 0) >= most:
+                wait = max(1, int(redis.ttl(key)))
+                raise Problem(
+                    429,
+                    "too-many-attempts",
+                    f"Too many failed sign-ins. Wait {wait} seconds and try again.",
+                    headers={"Retry-After": str(wait)},
+                )
+    except RedisError as error:
+        logger.warning("sign-in limit skipped", error=type(error).__name__)
+
+
+def count_failure(*, account: str, address: str | None) -> None:
+    """Counts a failed sign-in."""
+    try:
+        redis = get_redis_connection("default")
+        for key, (_, seconds) in _keys(account, address):
+            redis.eval(_COUNT, 1, key, seconds)
+    except RedisError as error:
+        logger.warning("sign-in failure not counted", error=type(error).__name__)
+
+
+def forget_failures(*, account: str) -> None:
+    """A successful sign-in clears the account's count (not the address's: it may be trying others)."""
+    try:
+        get_redis_connection("default").delete(_keys(account, None)[0][0])
+    except RedisError as error:
+        logger.warning("sign-in failures not forgotten", error=type(error).__name__)

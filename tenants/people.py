@@ -1,0 +1,251 @@
+"""Tenants and their people: every change, audited in its own transaction, raising the authorisation epoch."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from django.contrib.auth.password_validation import validate_password
+from django.core.exceptions import ValidationError
+from django.db import IntegrityError
+
+from ragsite.core.problems import FieldProblem, Problem
+from tenants.access import Principal
+from tenants.audit import record_event
+from tenants.models import Ability, Membership, Role, Tenant, User
+from tenants.roles import create_default_roles
+from tenants.scope import atomic, scope, unscoped
+
+
+def create_tenant(*, slug: str, name: str, is_demo: bool = False, actor: User | None = None) -> Tenant:
+    """A new tenant with the default roles.
+
+    Raises:
+        Problem: 409 when the slug is taken, 400 when it is not well formed.
+    """
+    tenant = Tenant(slug=slug, name=name, is_demo=is_demo)
+    with unscoped(reason="create a tenant", actor=actor), atomic():
+        try:
+            tenant.full_clean(validate_unique=False, validate_constraints=False)
+        except ValidationError as error:
+            raise invalid(error) from None
+        if Tenant.objects.filter(slug=slug).exists():
+            raise Problem(409, "conflict", f"The tenant {slug} exists already.")
+        tenant.save(force_insert=True)
+    with scope(tenant_id=tenant.pk, tags=None), atomic():
+        create_default_roles()
+        record_event(action="tenant.create", actor=actor, target=tenant, detail={"slug": slug})
+    return tenant
+
+
+def invalid(error: ValidationError) -> Problem:
+    """Django's validation error as the 400 problem."""
+    if hasattr(error, "error_dict"):
+        errors = [
+            FieldProblem("" if field == "__all__" else field, message)
+            for field, messages in error.message_dict.items()
+            for message in messages
+        ]
+    else:
+        errors = [FieldProblem("", message) for message in error.messages]
+    return Problem(400, "invalid", "Some values cannot be used; see errors.", errors=errors)
+
+
+def create_user(
+    *,
+    username: str,
+    email: str = "",
+    password: str | None = None,
+    is_service: bool = False,
+    check_password: bool = True,
+) -> User:
+    """A new user of no tenant yet; without a password they cannot sign in.
+
+    Raises:
+        Problem: 409 when the name is taken, 400 when name or password cannot be used.
+    """
+    user = User(username=username, email=email, is_service=is_service)
+    if password and not is_service:
+        if check_password:
+            try:
+                validate_password(password, user)
+            except ValidationError as error:
+                raise Problem(
+                    400,
+                    "invalid",
+                    "The password cannot be used.",
+                    errors=[FieldProblem("password", message) for message in error.messages],
+                ) from None
+        user.set_password(password)
+    else:
+        user.set_unusable_password()
+    try:
+        user.full_clean(exclude=["password"], validate_unique=False)
+    except ValidationError as error:
+        raise invalid(error) from None
+    try:
+        with atomic():
+            user.save(force_insert=True)
+    except IntegrityError:
+        raise Problem(409, "conflict", f"The user name {username} is taken: choose another.") from None
+    return user
+
+
+def _changed(principal: Principal | None, action: str, target: Any, detail: dict[str, Any]) -> None:
+    record_event(
+        action=action,
+        membership=principal.membership if principal else None,
+        method=principal.method if principal else "",
+        target=target,
+        detail=detail,
+        address=principal.address if principal else None,
+    )
+
+
+def add_member(*, user: User, role: Role, principal: Principal | None = None) -> Membership:
+    """Makes a user a member of the tenant in force.
+
+    Raises:
+        Problem: 409 when they are one already.
+    """
+    with atomic():
+        if Membership.objects.filter(user=user).exists():
+            raise Problem(409, "conflict", f"{user.username} is a member of this tenant already.")
+        membership = Membership(user=user, role=role)
+        membership.save(force_insert=True)
+        membership.tenant.raise_auth_epoch()
+        _changed(principal, "member.add", membership, {"user": user.username, "role": role.name})
+    return membership
+
+
+def _refuse_last_admin(membership: Membership, *, remains: bool) -> None:
+    """A tenant that nobody manages could only be rescued by the platform's operators."""
+    if remains or not membership.role.may(Ability.MANAGE):
+        return
+    others = Membership.objects.filter(
+        status=Membership.Status.ACTIVE,
+        role__abilities__contains=[Ability.MANAGE],
+        user__is_active=True,
+        user__is_service=False,
+    ).exclude(pk=membership.pk)
+    if not others.exists():
+        raise Problem(
+            409, "last-admin", "This is the last member who manages the tenant: name another first."
+        )
+
+
+def change_member(
+    *,
+    membership: Membership,
+    role: Role | None = None,
+    status: str | None = None,
+    principal: Principal | None = None,
+) -> Membership:
+    """Gives a member another role, suspends them or lets them back in; holds from their next request on.
+
+    Raises:
+        Problem: 409 for the last one who manages the tenant.
+    """
+    before = {"role": membership.role.name, "status": membership.status}
+    will_manage = (role or membership.role).may(Ability.MANAGE) and (status or membership.status) == "active"
+    with atomic():
+        _refuse_last_admin(membership, remains=will_manage)
+        if role is not None:
+            membership.role = role
+        if status is not None:
+            membership.status = status
+        membership.save(update_fields=["role", "status"])
+        membership.tenant.raise_auth_epoch()
+        after = {"role": membership.role.name, "status": membership.status}
+        _changed(
+            principal,
+            "member.change",
+            membership,
+            {"user": membership.user.username, "before": before, "after": after},
+        )
+    return membership
+
+
+def remove_member(*, membership: Membership, principal: Principal | None = None) -> None:
+    """Ends a membership, with its keys and tokens. The user and what they asked remain.
+
+    Raises:
+        Problem: 409 for the last one who manages the tenant.
+    """
+    with atomic():
+        _refuse_last_admin(membership, remains=False)
+        _changed(principal, "member.remove", membership, {"user": membership.user.username})
+        membership.tenant.raise_auth_epoch()
+        membership.delete()
+
+
+def save_role(
+    *,
+    role: Role,
+    principal: Principal | None = None,
+    changes: dict[str, Any] | None = None,
+) -> Role:
+    """Creates a role, or changes one by ``changes`` (name, tags, abilities, reads_everything).
+
+    Raises:
+        Problem: 400 for tags or abilities that are not well formed, 409 for a name that is taken, or when nobody
+            would be left who manages the tenant.
+    """
+    creating = role._state.adding
+    before = {"name": role.name, "tags": list(role.tags), "abilities": list(role.abilities)}
+    managed = role.may(Ability.MANAGE)
+    for field, value in (changes or {}).items():
+        setattr(role, field, value)
+    try:
+        role.full_clean(validate_unique=False, validate_constraints=False)
+    except ValidationError as error:
+        raise invalid(error) from None
+    with atomic():
+        if Role.objects.filter(name=role.name).exclude(pk=role.pk).exists():
+            raise Problem(409, "conflict", f"A role named {role.name} exists already.")
+        role.save()
+        if managed and not role.may(Ability.MANAGE) and not _somebody_manages():
+            raise Problem(
+                409, "last-admin", "Nobody would be left who manages the tenant: name another role first."
+            )
+        role.tenant.raise_auth_epoch()
+        after = {"name": role.name, "tags": list(role.tags), "abilities": list(role.abilities)}
+        _changed(
+            principal,
+            "role.create" if creating else "role.change",
+            role,
+            after if creating else {"before": before, "after": after},
+        )
+    return role
+
+
+def _somebody_manages() -> bool:
+    return Membership.objects.filter(
+        status=Membership.Status.ACTIVE, role__abilities__contains=[Ability.MANAGE], user__is_active=True
+    ).exists()
+
+
+def delete_role(*, role: Role, principal: Principal | None = None) -> None:
+    """Removes a role that no member has.
+
+    Raises:
+        Problem: 409 while members have it.
+    """
+    with atomic():
+        holders: Sequence[str] = list(role.memberships.values_list("user__username", flat=True)[:5])
+        if holders:
+            raise Problem(
+                409,
+                "role-in-use",
+                f"Members have this role ({', '.join(holders)}): give them another first.",
+            )
+        _changed(principal, "role.delete", role, {"name": role.name})
+        role.tenant.raise_auth_epoch()
+        role.delete()
+
+
+def set_tenant_status(*, tenant: Tenant, status: str, actor: User | None = None) -> None:
+    """Suspends a tenant or lets it back in; holds from its members' next request on."""
+    with unscoped(reason="suspend or resume a tenant", actor=actor), atomic():
+        Tenant.objects.filter(pk=tenant.pk).update(status=status)
+        tenant.status = status
+        tenant.raise_auth_epoch()
+        record_event(action=f"tenant.{status}", actor=actor, target=tenant)

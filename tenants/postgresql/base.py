@@ -1,0 +1,73 @@
+"""Django's PostgreSQL backend, plus the scope in force handed to row-level security.
+
+Every statement of the application alias passes an execute wrapper. Inside a transaction it issues ``set_config(…, true)``
+when the scope differs from what this transaction has; in autocommit it opens a transaction around the one statement.
+The settings are always local to a transaction: a session-level ``SET`` would leak to the pool's next borrower.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from django.db.backends.postgresql import base
+
+from tenants.scope import current_scope
+
+Settings = tuple[str, str, str]
+NOTHING: Settings = ("", "", "")
+_APPLY = (
+    "SELECT set_config('ragsite.tenant', %s, true), set_config('ragsite.tags', %s, true),"
+    " set_config('ragsite.user', %s, true)"
+)
+# Allowed in an aborted transaction, and needing no context.
+_TRANSACTION_CONTROL = ("SAVEPOINT", "RELEASE SAVEPOINT", "ROLLBACK TO SAVEPOINT")
+
+
+class DatabaseWrapper(base.DatabaseWrapper):
+    """The application role's connection."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._applied: Settings | None = NOTHING  # None: unknown
+        self.execute_wrappers.append(self._execute_in_scope)
+
+    def _execute_in_scope(
+        self, execute: Callable[..., Any], sql: str, params: Any, many: bool, context: dict[str, Any]
+    ) -> Any:
+        scope = current_scope()
+        wanted = scope.database_settings() if scope else NOTHING
+        if self.in_atomic_block or not self.get_autocommit():
+            if wanted != self._applied and not str(sql).startswith(_TRANSACTION_CONTROL):
+                self._apply(wanted)
+            return execute(sql, params, many, context)
+        if wanted == NOTHING:
+            return execute(sql, params, many, context)
+        with self.wrap_database_errors, self.connection.transaction():
+            self._apply(wanted)
+            self._applied = NOTHING
+            return execute(sql, params, many, context)
+
+    def _apply(self, wanted: Settings) -> None:
+        # Through the raw connection: a query count in a test stays the count of the code's own queries.
+        with self.wrap_database_errors:
+            self.connection.execute(_APPLY, wanted)
+        self._applied = wanted
+
+    def connect(self) -> None:
+        self._applied = NOTHING
+        super().connect()
+
+    def _set_autocommit(self, autocommit: bool) -> None:
+        self._applied = NOTHING
+        super()._set_autocommit(autocommit)
+
+    def _commit(self) -> Any:
+        self._applied = NOTHING
+        return super()._commit()
+
+    def _rollback(self) -> Any:
+        self._applied = NOTHING
+        return super()._rollback()
+
+    def _savepoint_rollback(self, sid: str) -> None:
+        super()._savepoint_rollback(sid)
+        self._applied = None

@@ -1,0 +1,106 @@
+"""What manage.py does before Django: which commands get servers, and failures in one sentence."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ragsite.launch import needs_servers
+from tests.ragsite.helpers import CHECKOUT, scratch_folder
+
+OURS = ("RAGSITE_", "DATABASE_URL", "REDIS_URL", "CELERY_BROKER_URL", "PORT", "DJANGO_SETTINGS_MODULE")
+
+
+def manage(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Runs manage.py as a newcomer's shell would, without what the test run itself has set."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
+    return subprocess.run(
+        [sys.executable, str(CHECKOUT / "manage.py"), *arguments],
+        env=inherited | variables,
+        cwd="/",
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "wanted"),
+    [
+        ("up", True),
+        ("migrate", True),
+        ("ask question --tenant acme", True),
+        ("check --database owner", True),
+        ("check --deploy", False),
+        ("makemigrations --check --dry-run", False),
+        ("up --help", False),
+        ("--version", False),
+        ("help up", False),
+        ("collectstatic --noinput", False),
+        ("", False),
+    ],
+)
+def test_only_commands_that_talk_to_servers_get_them(line: str, wanted: bool) -> None:
+    assert needs_servers(["manage.py", *line.split()]) is wanted
+
+
+def test_help_starts_nothing() -> None:
+    with scratch_folder() as data:
+        result = manage("up", "--help", RAGSITE_DATA=str(data))
+        assert result.returncode == 0
+        assert "--port" in result.stdout
+        assert not data.exists()
+
+
+def test_an_unreachable_database_url_is_one_sentence() -> None:
+    with socket.socket() as free, scratch_folder() as data:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+        url = f"postgresql://me:hidden@127.0.0.1:{port}/docs"
+        result = manage(
+            "migrate", RAGSITE_DATA=str(data), DATABASE_URL=url, REDIS_URL="redis://127.0.0.1:1/0"
+        )
+    assert result.returncode == 1
+    assert result.stderr.startswith(f"PostgreSQL at 127.0.0.1:{port}/docs cannot be used")
+    assert result.stderr.count("\n") == 1
+    assert "hidden" not in result.stderr
+
+
+def test_bad_variables_are_all_named_at_once() -> None:
+    result = manage("migrate", DATABASE_URL="mysql://x", PORT="many", RAGSITE_ENVIRONMENT="dev")
+    assert result.returncode == 1
+    assert "DATABASE_URL" in result.stderr
+    assert "PORT" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_data_folder_in_a_file_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    result = manage("migrate", RAGSITE_DATA=str(tmp_path / "file" / "data"))
+    assert result.returncode == 1
+    assert "set RAGSITE_DATA to a folder that you may write" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_missing_dependency_points_to_the_virtual_environment() -> None:
+    # -S: an interpreter without any site-packages, like a system Python outside of .venv.
+    result = subprocess.run(
+        [sys.executable, "-S", str(CHECKOUT / "manage.py"), "migrate"],
+        capture_output=True,
+        text=True,
+        cwd="/",
+    )
+    assert result.returncode == 1
+    assert "use .venv/bin/python" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_manage_py_compiles_on_the_pythons_that_it_turns_away() -> None:
+    source = (CHECKOUT / "manage.py").read_text()
+    compile(source, "manage.py", "exec", dont_inherit=True)
+    import ast
+
+    ast.parse(source, feature_version=(3, 6))

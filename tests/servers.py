@@ -1,0 +1,44 @@
+"""The suite's own throw-away PostgreSQL and Redis: a plugin that is loaded before Django reads its settings."""
+
+import os
+import shutil
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+
+# The servers live as long as the first process of the run; xdist's workers inherit their addresses.
+_servers = ExitStack()
+SERVERS_VARIABLE = "RAGSITE_TEST_SERVERS"
+
+
+def _start_servers() -> None:
+    from ragsite.embedded import embedded_servers
+
+    for name in [name for name in os.environ if name.startswith(("RAGSITE_", "ANTHROPIC_", "OPENAI_"))]:
+        del os.environ[name]
+    os.environ.pop("CELERY_BROKER_URL", None)
+    data = Path(tempfile.mkdtemp(prefix="ragsite-tests-"))
+    _servers.callback(shutil.rmtree, data, ignore_errors=True)
+    servers = _servers.enter_context(embedded_servers(data=data, durable=False))
+    os.environ.update(servers.environment())
+    os.environ["RAGSITE_SECRET_KEY"] = servers.secret_key
+    os.environ["RAGSITE_DATA"] = str(data)
+    os.environ["RAGSITE_ENVIRONMENT"] = "dev"
+    os.environ[SERVERS_VARIABLE] = "1"
+
+
+def _use_own_redis_database() -> None:
+    """Each worker of xdist has a Redis database of its own, as it has a PostgreSQL database of its own."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+    number = int(worker.removeprefix("gw")) + 1 if worker else 0
+    address, _, _ = os.environ["REDIS_URL"].partition("?")
+    os.environ["REDIS_URL"] = f"{address}?db={number}"
+
+
+if SERVERS_VARIABLE not in os.environ:
+    _start_servers()
+_use_own_redis_database()
+
+
+def pytest_unconfigure() -> None:
+    _servers.close()
