@@ -92,21 +92,26 @@ define install
 	if [ $(1) = dev ]; then echo "$(WANTED)" > .venv/app.installed; fi
 endef
 
-# Makes .venv when it is missing or its Python is gone (an upgraded system).
+# Makes .venv when it is missing or its Python is gone (an upgraded system), and brings its pip to dependency groups.
 python:
-	@if $(BIN) -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then exit 0; fi; \
-	for each in $(if $(PYTHON),"$(PYTHON)",python3 python3.14 python3.13 python3.12 python3.11); do \
-		seen="$$seen, $$each is $$("$$each" -c 'import platform; print(platform.python_version())' 2>/dev/null || echo missing)"; \
-		if "$$each" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then found=$$each; break; fi; \
-	done; \
-	if [ -z "$$found" ]; then \
-		echo "ragsite needs Python 3.11 or newer ($${seen#, }): name one with PYTHON=/path/to/python3 make run." >&2; \
-		exit 1; fi; \
-	echo "Making .venv with $$("$$found" --version) ..."; \
-	rm -rf .venv; \
-	if ! "$$found" -m venv .venv; then \
-		echo 'Python cannot make a virtual environment, see above: install its venv module (on Debian: apt install python3-venv).' >&2; \
-		rm -rf .venv; exit 1; fi; \
-	if ! $(PIP) install --quiet --upgrade 'pip>=25.1'; then \
-		echo 'pip cannot be upgraded, see above: mend that (network, disk), then run make again.' >&2; \
-		rm -rf .venv; exit 1; fi
+	@if ! $(BIN) -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+		for each in $(if $(PYTHON),"$(PYTHON)",python3 python3.14 python3.13 python3.12 python3.11); do \
+			version=$$("$$each" -c 'import platform; print(platform.python_version())' 2>/dev/null || echo missing); \
+			seen="$$seen, $$each is $$version"; \
+			if "$$each" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+				found=$$each; break; fi; \
+		done; \
+		if [ -z "$$found" ]; then \
+			echo "ragsite needs Python 3.11 or newer ($${seen#, }): name one with PYTHON=/path/to/python3 make run." >&2; \
+			exit 1; fi; \
+		echo "Making .venv with Python $$version ..."; \
+		rm -rf .venv; \
+		if ! "$$found" -m venv .venv; then \
+			echo 'Python cannot make .venv, see above: install its venv module (on Debian: apt install python3-venv).' >&2; \
+			rm -rf .venv; exit 1; fi; \
+	fi; \
+	if ! $(BIN) -c 'import sys, pip; sys.exit(tuple(map(int, pip.__version__.split(".")[:2])) < (25, 1))'; then \
+		if ! $(PIP) install --quiet --upgrade 'pip>=25.1'; then \
+			echo 'pip cannot be upgraded, see above: mend that (network, disk), then run make again.' >&2; \
+			exit 1; fi; \
+	fi

@@ -64,8 +64,8 @@ def access_answer(membership: Membership, pk: UUID | str) -> Answer:
     shared = Answer.objects.filter(
         tenant_id=membership.tenant_id, conversation__shares__membership_id=membership.pk
     )
-    answer = access_one(shared, pk)
-    return answer
+    found: Answer = access_one(shared, pk)
+    return found
 
 
 def access_conversation(membership: Membership, pk: UUID | str, *, to_change: bool = False) -> Conversation:

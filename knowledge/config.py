@@ -18,7 +18,8 @@ class RetrievalConfig:
         dense_deviation: the standard deviation of cosines over a corpus, a constant of the embedding model.
         bm25_k1, bm25_b: as in Robertson & Zaragoza, "The Probabilistic Relevance Framework: BM25 and Beyond" (2009).
         midpoint, slope: the fused score becomes ``1 / (1 + exp(-(fused - midpoint) / slope))``.
-        evidence_floor: the least score of the best passage at which a question is answered at all.
+        coverage_weight, evidence_midpoint, evidence_slope: of the confidence (``retrieval/evidence.py``).
+        evidence_floor: the least confidence at which a question is answered at all.
         section_tokens: how far a passage may grow into its section.
         context_tokens: the budget of all passages together.
     """
@@ -30,6 +31,9 @@ class RetrievalConfig:
     bm25_b: float = 0.5
     midpoint: float = 4.0
     slope: float = 1.0
+    coverage_weight: float = 0.5
+    evidence_midpoint: float = 0.70
+    evidence_slope: float = 0.08
     evidence_floor: float = 0.5
     section_tokens: int = 450
     context_tokens: int = 4000

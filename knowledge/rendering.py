@@ -1,8 +1,8 @@
 """Answers and documents as HTML that is safe to show.
 
-An answer is Markdown that a model wrote over other people's documents: it becomes HTML without raw HTML, images or
-links other than to the web and to mail, and passes an allow-list after that. A document's text is escaped, never
-interpreted; only its lines are grouped, so that offsets into the text stay true.
+An answer is Markdown that a model wrote over other people's documents: it becomes HTML without raw HTML, images
+or links other than to the web and to mail, and passes an allow-list after that. A document's text is escaped,
+never interpreted; only its lines are grouped, so that offsets into the text stay true.
 """
 
 import re
@@ -10,16 +10,18 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import nh3
 from django.utils.html import escape, format_html
 from django.utils.safestring import SafeString, mark_safe
+from django.utils.translation import gettext as _
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-# Two characters of no answer's own stand for a citation until the HTML is clean. They are punctuation for Markdown:
-# emphasis that ends right before them still ends there.
+# Two characters of no answer's own stand for a citation until the HTML is clean. They are punctuation for
+# Markdown: emphasis that ends right before them still ends there.
 OPEN, CLOSE = "\u2045", "\u2046"
 _MARKER = re.compile(f"{OPEN}(\\d+){CLOSE}")
 # Inside of these a marker would be taken for text or break what it is in: it goes behind them.
@@ -127,7 +129,7 @@ def _markers(
 
 @dataclass(frozen=True)
 class _Whole:
-    """A block that no marker may go into: lines ``start`` to ``end`` in characters, and what a marker behind it needs."""
+    """A block that no marker may go into, ``text[start:end]``, and what a marker behind it needs before it."""
 
     start: int
     end: int
@@ -201,7 +203,7 @@ class Window:
 
     @classmethod
     def around(cls, text: str, position: int, *, characters: int = WINDOW_CHARACTERS) -> "Window":
-        """The whole text where it is short, else the lines from a quarter of ``characters`` before ``position``."""
+        """The whole text where it is short, else lines that begin a quarter of ``characters`` before."""
         if len(text) <= characters:
             return cls(0, len(text))
         start = max(0, min(position - characters // 4, len(text) - characters))
@@ -242,7 +244,7 @@ def render_document(
     for part in _split(text, media_type=media_type, window=window, headings=headings or {}):
         for start, end, page in _cut_at_pages(part, pages):
             if page is not None:
-                parts.append(format_html('<div class="page-break" data-page="{}"></div>', page))
+                parts.append(format_html('<div class="page-break" data-label="{}" data-page="{}"></div>', _("Page"), page))
             html = _mark(text, start, end, passage, first=not marked)
             marked = marked or "<mark" in html
             tag, name = _SHOWN[part.kind]
@@ -272,7 +274,7 @@ def _cut_at_pages(part: _Part, pages: Sequence[int]) -> Iterable[tuple[int, int,
     """``(start, end, number of the page that begins there)``."""
     cuts = [offset for offset in dict.fromkeys(pages) if part.start <= offset < part.end]
     edges = [*([part.start] if not cuts or cuts[0] != part.start else []), *cuts, part.end]
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in pairwise(edges):
         yield start, end, bisect_right(pages, start) if start in cuts else None
 
 

@@ -40,7 +40,7 @@ from ragsite.core.problems import Problem
 from tenants.access import Principal
 from tenants.models import Ability, Membership
 from tenants.rest import problem_of
-from tenants.views import member_page, render_problem, shell_context, to_sign_in
+from tenants.views import member_page, render_page, render_problem, shell_context, to_sign_in
 
 RECENT = 20
 EXAMPLES = 3
@@ -184,16 +184,9 @@ def _render_ask(
         "tags": _readable_tags(membership),
         "examples": [] if conversation else _examples(membership),
         "form": form or {},
-        "problem": problem,
         "may_ask": principal.may(ASK),
     }
-    return render(
-        request,
-        "knowledge/ask.html",
-        shell_context(principal) | context,
-        status=problem.status if problem else 200,
-        headers=dict(problem.headers) if problem else {},
-    )
+    return render_page(request, "knowledge/ask.html", shell_context(principal) | context, problem=problem)
 
 
 @never_cache

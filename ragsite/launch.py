@@ -1,19 +1,18 @@
 """What manage.py does before Django: finds or starts the servers that a command needs."""
 
+import argparse
 import contextlib
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import FrameType
 
 from ragsite.core.config import DEVELOPMENT_SECRET, Config, ConfigError, read_config
 from ragsite.embedded import embedded_servers, read_secrets
 from ragsite.embedded_files import StartError
 from ragsite.stack import catch_signal
-
-# The stack reads here which of the servers it has to keep alive.
-EMBEDDED_VARIABLE = "RAGSITE_EMBEDDED"
+from ragsite.up import EMBEDDED_VARIABLE, HELP, add_arguments, run_up
 
 _WITHOUT_SERVERS = {
     "collectstatic",
@@ -42,16 +41,15 @@ def run_command(arguments: Sequence[str]) -> int:
         The exit code; every foreseen failure is one sentence on stderr and 1.
     """
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "ragsite.settings")
-    from django.core.management import execute_from_command_line
-
     try:
         with contextlib.ExitStack() as stack:
+            run = _choose_runner(arguments)
             if needs_servers(arguments):
                 # Without this, SIGTERM would end the process before it could stop the servers.
                 for number in (signal.SIGTERM, signal.SIGHUP):
                     catch_signal(number, _leave)
                 _prepare_environment(stack, command=arguments[1])
-            execute_from_command_line(list(arguments))
+            run()
     except (StartError, ConfigError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
@@ -71,6 +69,17 @@ def needs_servers(arguments: Sequence[str]) -> bool:
     if arguments[1] == "check":
         return any(word.startswith("--database") for word in arguments[2:])
     return arguments[1] not in _WITHOUT_SERVERS
+
+
+def _choose_runner(arguments: Sequence[str]) -> Callable[[], None]:
+    if arguments[1:2] == ["up"]:
+        parser = argparse.ArgumentParser(prog="manage.py up", description=HELP)
+        add_arguments(parser)
+        options = parser.parse_args(arguments[2:])
+        return lambda: run_up(host=options.host, port=options.port, follow_parent=options.follow_parent)
+    from django.core.management import execute_from_command_line
+
+    return lambda: execute_from_command_line(list(arguments))
 
 
 def _leave(number: int, frame: FrameType | None) -> None:

@@ -36,7 +36,7 @@ INSTALLED_APPS = [
     "knowledge",
     "feedback",
     "ragsite",
-    "django.contrib.admin.apps.SimpleAdminConfig",
+    "ragsite.admin_app.RagsiteAdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",

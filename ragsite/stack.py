@@ -8,7 +8,6 @@ next start.
 
 import contextlib
 import fcntl
-import http.client
 import json
 import os
 import selectors
@@ -32,7 +31,8 @@ FAST_DEATH_SECONDS = 10.0
 FAST_DEATHS = 5
 FIRST_BACKOFF_SECONDS = 0.5
 REVIVE_SECONDS = 1.0
-WAIT_FOR_WEB_SECONDS = 15.0  # then the parts that wait for it start regardless
+PROBE_SECONDS = 10.0  # then a new question is asked
+WAIT_FOR_WEB_SECONDS = 60.0  # then the parts that wait for it start regardless
 LONGEST_LINE = 64 * 1024  # bytes
 _COLOURS = (36, 33, 35, 32)  # cyan, yellow, magenta, green
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -49,6 +49,7 @@ class Part:
     name: str
     command: Sequence[str]
     waits: bool = False  # starts when the stack is ready, so that the first page is not held up
+    once: bool = False  # ends by itself, with code 0, before the stack counts as ready
 
 
 @dataclass
@@ -59,6 +60,7 @@ class _Child:
     born: float = 0.0
     due: float = 0.0  # time.monotonic() of the next start
     fast_deaths: int = 0
+    is_done: bool = False
     unfinished: bytearray = field(default_factory=bytearray)
 
 
@@ -139,6 +141,42 @@ def _end_groups(groups: Sequence[int], *, seconds: float) -> None:
         processes.send_group_signal(group, signal.SIGKILL)
 
 
+class _Probe:
+    """Asks a URL for its 200 without blocking: a web process that is still importing may take seconds to
+    answer, and the log lines of the others must not wait for it.
+    """
+
+    def __init__(self, host: str, port: int, path: str) -> None:
+        self._address = (host, port)
+        self._request = f"GET {path} HTTP/1.0\r\nHost: localhost:{port}\r\nConnection: close\r\n\r\n".encode()
+        self._connection: socket.socket | None = None
+        self._asked = 0.0
+
+    def succeeds(self) -> bool:
+        """Whether the answer has come and is 200; to be called again and again."""
+        try:
+            if self._connection is None:
+                self._connection = socket.create_connection(self._address, timeout=1)
+                self._connection.sendall(self._request)
+                self._connection.setblocking(False)
+                self._asked = time.monotonic()
+            answer = self._connection.recv(64)
+        except BlockingIOError:
+            if time.monotonic() - self._asked > PROBE_SECONDS:
+                self.close()
+            return False
+        except OSError:
+            self.close()
+            return False
+        self.close()
+        return answer.split(b" ")[1:2] == [b"200"]
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
 class Stack:
     """Runs the parts until a signal comes or one of them keeps dying.
 
@@ -165,7 +203,7 @@ class Stack:
     ) -> None:
         self._children = [_Child(part, _COLOURS[place % len(_COLOURS)]) for place, part in enumerate(parts)]
         self._data = data
-        self._ready_url = ready_url
+        self._probe = _Probe(*ready_url)
         self._announcement = announcement
         self._revive = revive
         self._is_over = is_over
@@ -189,7 +227,7 @@ class Stack:
             while not self._asked_to_stop and not self._is_over():
                 now = time.monotonic()
                 self._bury_and_start(now)
-                if not self._is_ready and self._answers():
+                if not self._is_ready and self._is_set_up() and self._probe.succeeds():
                     self._is_ready = True
                     self._write(self._announcement)
                 if now >= next_revival:
@@ -216,9 +254,18 @@ class Stack:
         for child in self._children:
             if child.process is not None and _has_ended(child.process):
                 self._bury(child, now)
-            waits = child.part.waits and not self._is_ready and now - self._started < WAIT_FOR_WEB_SECONDS
-            if child.process is None and now >= child.due and not waits:
+            waits = child.part.waits and not self._may_follow(now)
+            if child.process is None and now >= child.due and not waits and not child.is_done:
                 self._start(child)
+
+    def _is_set_up(self) -> bool:
+        return all(child.is_done for child in self._children if child.part.once)
+
+    def _may_follow(self, now: float) -> bool:
+        """Whether the parts that wait may start: not on an unprepared database, nor long for a slow web
+        process.
+        """
+        return self._is_ready or (self._is_set_up() and now - self._started > WAIT_FOR_WEB_SECONDS)
 
     def _start(self, child: _Child) -> None:
         parent = os.getpid()
@@ -234,7 +281,7 @@ class Stack:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                env=os.environ | {"PYTHONUNBUFFERED": "1"},
+                env=os.environ | {"PYTHONUNBUFFERED": "1", "TQDM_DISABLE": "1"},  # no progress bars in a log
                 process_group=0,
                 preexec_fn=follow_parent,
             )
@@ -254,6 +301,13 @@ class Stack:
         processes.send_group_signal(child.process.pid, signal.SIGKILL)
         code = child.process.wait()
         self._close(child)
+        if child.part.once and code >= 0:
+            if code:
+                raise StackError(
+                    f"The {child.part.name} process failed (code {code}): its lines above say why."
+                )
+            child.is_done = True
+            return
         lived = now - child.born
         child.fast_deaths = child.fast_deaths + 1 if lived < FAST_DEATH_SECONDS else 0
         if child.fast_deaths >= FAST_DEATHS:
@@ -283,17 +337,6 @@ class Stack:
         }
         pairs = {name: (mark.pid, mark.started) for name, mark in marks.items() if mark}
         write_file(_record_file(self._data), json.dumps(pairs))
-
-    def _answers(self) -> bool:
-        host, port, path = self._ready_url
-        connection = http.client.HTTPConnection(host, port, timeout=1)
-        try:
-            connection.request("GET", path, headers={"Host": f"localhost:{port}"})
-            return connection.getresponse().status == 200
-        except (OSError, http.client.HTTPException):
-            return False
-        finally:
-            connection.close()
 
     def _relay(self, *, seconds: float) -> None:
         for key, _ in self._selector.select(seconds):
@@ -338,6 +381,7 @@ class Stack:
             self._asked_to_stop.append(time.monotonic())
 
     def _stop(self) -> None:
+        self._probe.close()
         living = [child for child in self._children if child.process is not None]
         groups = [child.process.pid for child in living if child.process is not None]
 

@@ -3,10 +3,31 @@
 from typing import Any, Self, TypeVar
 
 from django.db import models
+from django.db.models import sql
 
 from tenants.scope import ScopeMissing, current_scope
 
 Row = TypeVar("Row", bound=models.Model)
+
+
+def _missing(model: type[models.Model]) -> ScopeMissing:
+    return ScopeMissing(
+        f"{model.__name__} was queried outside of a scope: enter scope(tenant_id=…) first, "
+        "or unscoped(reason=…) for platform work."
+    )
+
+
+class _RefusedQuery(sql.Query):
+    """The query of a queryset that was made without a scope: no SQL ever comes of it.
+
+    ``Subquery``, ``Exists`` and ``union`` take a queryset's query and never ask the queryset itself.
+    """
+
+    def get_compiler(self, *args: Any, **kwargs: Any) -> Any:
+        raise _missing(self.model)  # type: ignore[arg-type]
+
+    def resolve_expression(self, *args: Any, **kwargs: Any) -> Any:
+        raise _missing(self.model)  # type: ignore[arg-type]
 
 
 class TenantQuerySet(models.QuerySet[Row]):
@@ -20,10 +41,35 @@ class TenantQuerySet(models.QuerySet[Row]):
 
     def _refuse_without_scope(self) -> None:
         if self._pending:
-            raise ScopeMissing(
-                f"{self.model.__name__} was queried outside of a scope: enter scope(tenant_id=…) first, "
-                "or unscoped(reason=…) for platform work."
-            )
+            raise _missing(self.model)
+
+    def _refuse_either_without_scope(self, other: Any) -> None:
+        self._refuse_without_scope()
+        if getattr(other, "_pending", False):
+            raise _missing(other.model)
+
+    # Combining would take the other side's conditions and leave the missing filter behind.
+    def __and__(self, other: Any) -> Any:
+        self._refuse_either_without_scope(other)
+        return super().__and__(other)
+
+    def __or__(self, other: Any) -> Any:
+        self._refuse_either_without_scope(other)
+        return super().__or__(other)
+
+    def __xor__(self, other: Any) -> Any:
+        self._refuse_either_without_scope(other)
+        return super().__xor__(other)  # type: ignore[misc]
+
+    def raw(self, *args: Any, **kwargs: Any) -> Any:
+        self._refuse_without_scope()
+        return super().raw(*args, **kwargs)
+
+    def _insert(self, *args: Any, **kwargs: Any) -> Any:
+        # The platform's own log has rows of no tenant, which are written without a scope.
+        if kwargs.get("using") != "platform":
+            self._refuse_without_scope()
+        return super()._insert(*args, **kwargs)  # type: ignore[misc]
 
     def _clone(self) -> Self:
         clone: Self = super()._clone()  # type: ignore[misc]
@@ -85,6 +131,7 @@ class TenantQuerySet(models.QuerySet[Row]):
         if scope is None or scope.user_id is None:
             raise ScopeMissing("of_no_tenant() is for identity(user_id=…) alone.")
         clone = self._clone()
+        clone.query = clone.query.chain(klass=sql.Query)
         clone._pending = False
         return clone
 
@@ -93,6 +140,7 @@ class TenantQuerySet(models.QuerySet[Row]):
         scope = current_scope()
         if scope is None or (scope.tenant_id is None and not scope.platform):
             clone = self._clone()
+            clone.query = clone.query.chain(klass=_RefusedQuery)
             clone._pending = True
             return clone
         if scope.platform:

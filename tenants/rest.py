@@ -14,6 +14,7 @@ from django.http import Http404, HttpResponseBase
 from redis.exceptions import RedisError
 from rest_framework import exceptions, serializers
 from rest_framework.pagination import CursorPagination
+from rest_framework.parsers import JSONParser
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
@@ -130,10 +131,21 @@ class CursorPages(CursorPagination):
             ) from None
 
 
+class BodyParser(JSONParser):
+    """JSON; a body that is nested too deeply is the client's error, not ours."""
+
+    def parse(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().parse(*args, **kwargs)
+        except RecursionError:
+            raise exceptions.ParseError("it is nested too deeply.") from None
+
+
 class TenantView(APIView):
     """A view for members of a tenant; ``abilities`` names what each method asks for."""
 
     abilities: dict[str, str] = {}
+    parser_classes = (BodyParser,)
 
     @property
     def principal(self) -> Principal:

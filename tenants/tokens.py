@@ -59,7 +59,7 @@ def _claims(token_type: type[AccessToken] | type[RefreshToken], raw: str) -> dic
         for name in ("tid", "mid", "fam", "jti"):
             uuid.UUID(str(claims[name]))
         str(claims["pws"])
-    except (TokenError, KeyError, ValueError, TypeError, AttributeError):
+    except (TokenError, KeyError, ValueError, TypeError, AttributeError, RecursionError):
         raise unauthenticated("The token is not valid or has expired: sign in again.") from None
     return claims
 
@@ -146,7 +146,10 @@ def revoke_tokens(*, token: str, address: str | None = None) -> None:
             claims = _claims(token_type, token)
             with scope(tenant_id=uuid.UUID(claims["tid"]), tags=()), atomic():
                 if _revoke_family(claims["fam"], because="signed out"):
-                    membership = _live_membership(claims)
+                    # Of a suspended member too: their tokens must not come back to life with them.
+                    membership = (
+                        Membership.objects.select_related("user", "role").filter(pk=claims["mid"]).first()
+                    )
                     record_event(action="token.revoke", membership=membership, method="jwt", address=address)
             return
         except Problem:

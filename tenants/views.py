@@ -42,11 +42,21 @@ def own_path(path: str) -> str:
     return ""
 
 
-def render_problem(request: HttpRequest, problem: Problem) -> HttpResponse:
-    """A problem as a page."""
-    return render(
-        request, "error.html", {"problem": problem}, status=problem.status, headers=dict(problem.headers)
+def render_page(
+    request: HttpRequest, template: str, context: dict[str, Any], *, problem: Problem | None = None
+) -> HttpResponse:
+    """A page, which may speak of a problem: then it carries its status and headers."""
+    response = render(
+        request, template, context | {"problem": problem}, status=problem.status if problem else 200
     )
+    for name, value in (problem.headers if problem else {}).items():
+        response.headers[name] = value
+    return response
+
+
+def render_problem(request: HttpRequest, problem: Problem) -> HttpResponse:
+    """A page for a problem alone."""
+    return render_page(request, "error.html", {}, problem=problem)
 
 
 def shell_context(principal: Principal) -> dict[str, Any]:
@@ -58,7 +68,7 @@ def shell_context(principal: Principal) -> dict[str, Any]:
 
 
 def to_sign_in(request: HttpRequest) -> HttpResponse:
-    """Where those go who are not signed in. A session that holds no longer is ended, and its owner told so."""
+    """Where those go who are not signed in; a session that holds no longer is ended, and its owner told so."""
     if request.user.is_authenticated and not (isinstance(request.user, User) and request.user.is_superuser):
         logout(request)
         return _render_form(
@@ -103,13 +113,8 @@ def _render_form(
     next_path: str = "",
     memberships: list[Membership] | None = None,
 ) -> HttpResponse:
-    return render(
-        request,
-        "tenants/sign_in.html",
-        {"problem": problem, "username": username, "next": next_path, "memberships": memberships},
-        status=problem.status if problem else 200,
-        headers=dict(problem.headers) if problem else {},
-    )
+    context = {"username": username, "next": next_path, "memberships": memberships}
+    return render_page(request, "tenants/sign_in.html", context, problem=problem)
 
 
 @never_cache
@@ -210,7 +215,7 @@ def switch_tenant(request: HttpRequest, principal: Principal) -> HttpResponse:
     membership = chosen[0]
     request.session[SESSION_TENANT] = str(membership.tenant_id)
     request.session.cycle_key()
-    with scope(tenant_id=membership.tenant_id, tags=()):
+    with scope(tenant_id=membership.tenant.pk, tags=()):
         record_event(
             action="session.switch_tenant",
             membership=membership,

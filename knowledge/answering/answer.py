@@ -27,6 +27,7 @@ from knowledge.llm.extractive import NOTICE
 from knowledge.llm.gateway import Attempt, Gateway, Restarted
 from knowledge.models import Answer, Corpus
 from knowledge.retrieval.base import Filters, FoundPassage
+from knowledge.retrieval.evidence import judge_evidence
 from knowledge.retrieval.search import search_passages
 from ragsite.core.hops import run_db
 from ragsite.core.observability import (
@@ -215,9 +216,8 @@ async def _travel(journey: Journey, *, config: AnswerConfig, gateway: Gateway) -
     journey.sources = [source_object(passage) for passage in passages]
     yield {"type": "sources", "data": journey.sources}
 
-    best = passages[0].score if passages else 0.0
-    journey.confidence = best
-    if best < config.retrieval.evidence_floor:
+    journey.confidence = round(judge_evidence(passages=passages, config=config.retrieval), 4)
+    if journey.confidence < config.retrieval.evidence_floor:
         EMPTY_RESULTS.inc()
         journey.text = DOES_NOT_SAY + (NEAREST if passages else "")
         yield {"type": "answer_chunk", "data": journey.text}

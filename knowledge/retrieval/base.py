@@ -1,6 +1,6 @@
 """The values that the stages of retrieval pass on."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from uuid import UUID
 
 
@@ -14,10 +14,15 @@ class Filters:
 
 @dataclass(frozen=True)
 class Arm:
-    """One arm's scores by chunk, best first, and the standard deviation of its scores over all that the asker reads."""
+    """One arm's scores by chunk, best first, and the standard deviation of its scores over all that the asker reads.
+
+    ``coverage`` is the keyword arm's alone: the share of the question's words that a chunk holds, each weighed by its
+    idf, 0–1.
+    """
 
     scores: dict[UUID, float]
     deviation: float
+    coverage: dict[UUID, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,7 @@ class FoundPassage:
         score: 0–1, falling with ``n``.
         cosine: similarity of question and chunk.
         keyword: BM25 score of the chunk, 0 when no word matches.
+        coverage: share of the question's words that the chunk holds, weighed by idf, 0–1.
     """
 
     n: int
@@ -47,4 +53,5 @@ class FoundPassage:
     end: int
     cosine: float
     keyword: float
+    coverage: float
     updated_at: str

@@ -67,12 +67,15 @@ def search_keywords(*, chunks: "QuerySet[Any]", lexemes: list[str], limit: int, 
         )
         .values_list("id", "tokens", "terms")
     )
-    return _score(rows=list(rows), total=total, mean_length=mean_length, limit=limit, k1=k1, b=b)
+    return _score(
+        rows=list(rows), lexemes=lexemes, total=total, mean_length=mean_length, limit=limit, k1=k1, b=b
+    )
 
 
 def _score(
     *,
     rows: list[tuple[UUID, int, list[str]]],
+    lexemes: list[str],
     total: int,
     mean_length: float,
     limit: int,
@@ -88,7 +91,9 @@ def _score(
             of_chunk[lexeme] = int(count)
             holding[lexeme] += 1
         counts.append((pk, tokens, of_chunk))
-    idf = {w: math.log(1 + (total - n + 0.5) / (n + 0.5)) for w, n in holding.items()}
+    # A word that no chunk holds is the most telling one: it counts in what a chunk could have covered.
+    idf = {w: math.log(1 + (total - holding[w] + 0.5) / (holding[w] + 0.5)) for w in lexemes}
+    most = sum(idf.values()) or 1.0
     scores = {
         pk: sum(idf[w] * tf / (tf + k1 * (1 - b + b * tokens / mean_length)) for w, tf in of_chunk.items())
         for pk, tokens, of_chunk in counts
@@ -97,4 +102,9 @@ def _score(
     mean = sum(scores.values()) / max(total, 1)
     square = sum(score * score for score in scores.values()) / max(total, 1)
     best = sorted(scores.items(), key=lambda item: (-item[1], item[0]))[:limit]
-    return Arm(scores=dict(best), deviation=math.sqrt(max(0.0, square - mean * mean)))
+    chosen = dict(best)
+    return Arm(
+        scores=chosen,
+        deviation=math.sqrt(max(0.0, square - mean * mean)),
+        coverage={pk: sum(idf[w] for w in terms) / most for pk, _, terms in counts if pk in chosen},
+    )

@@ -88,6 +88,7 @@ def search_passages(
                 end=span.end,
                 cosine=round(dense.scores[chunk.pk], 4),
                 keyword=round(keyword.scores.get(chunk.pk, 0.0), 4),
+                coverage=round(keyword.coverage.get(chunk.pk, 0.0), 4),
                 updated_at=document.updated_at.isoformat(),
             )
         )

@@ -16,7 +16,7 @@ from tenants.authentication import (
     own_memberships,
     record_sign_in,
 )
-from tenants.rest import TenantView
+from tenants.rest import BodyParser, TenantView
 from tenants.scope import atomic, scope
 from tenants.tokens import issue_tokens, revoke_tokens, rotate_tokens
 
@@ -58,6 +58,7 @@ class OpenView(APIView):
 
     authentication_classes = ()
     permission_classes = (AllowAny,)
+    parser_classes = (BodyParser,)
 
     def read(self, form_class: type[serializers.Serializer[Any]], request: Request) -> dict[str, Any]:
         form = form_class(data=request.data)

@@ -1,4 +1,4 @@
-"""A stack of small children for the tests: ``stack_script.py <data> <port> <kind of worker>``."""
+"""A stack of small children for the tests: ``stack_script.py <data> <port> <kind of worker> [<kind of set-up>]``."""
 
 import sys
 from pathlib import Path
@@ -28,6 +28,11 @@ WORKERS = {
     ),
 }
 
+SETUPS = {
+    "short": "import time\nprint('setting up', flush=True)\ntime.sleep(1)\nprint('set up', flush=True)\n",
+    "failing": "print('no database')\nraise SystemExit(2)\n",
+}
+
 
 def main() -> None:
     data, port, kind = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
@@ -36,6 +41,10 @@ def main() -> None:
             check_port(host="127.0.0.1", port=port)
             Stack(
                 parts=[
+                    *(
+                        Part("setup", [sys.executable, "-c", SETUPS[kind]], once=True)
+                        for kind in sys.argv[4:]
+                    ),
                     Part("web", [sys.executable, "-c", WEB, str(port)]),
                     Part("worker", [sys.executable, "-c", WORKERS[kind]], waits=True),
                 ],

@@ -61,9 +61,12 @@ def start(tmp_path: Path, port: int) -> Iterator[object]:
     started: list[Running] = []
     watchdogs: list[threading.Timer] = []
 
-    def start_stack(kind: str = "calm", *, port: int = port) -> Running:
+    def start_stack(*kinds: str, port: int = port) -> Running:
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.ragsite.stack_script", str(tmp_path / "the data"), str(port), kind],
+            [
+                *(sys.executable, "-m", "tests.ragsite.stack_script", str(tmp_path / "the data"), str(port)),
+                *(kinds or ("calm",)),
+            ],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -114,6 +117,25 @@ def test_lines_are_labelled_with_their_part(start) -> None:
     assert stack.wait_for("serving") == "web    | serving"
     stack.wait_for("READY")
     assert stack.wait_for("working") == "worker | working"
+
+
+def test_the_stack_is_ready_when_its_set_up_is_done_and_the_rest_starts_then(start) -> None:
+    stack = start("calm", "short")
+    stack.wait_for("READY")
+    assert "setup  | set up" in stack.said
+    assert "worker | working" not in stack.said
+    stack.wait_for("working")
+    assert set(stack.parts()) == {"web", "worker"}, "what is done is not started again"
+
+
+def test_a_set_up_that_fails_ends_the_stack_with_a_sentence(start) -> None:
+    stack = start("calm", "failing")
+    assert stack.process.stdout is not None
+    stack.said += stack.process.stdout.read().splitlines()
+    assert stack.process.wait(timeout=30) == 1
+    assert "setup  | no database" in stack.said
+    assert stack.said[-1] == "The setup process failed (code 2): its lines above say why."
+    assert "worker | working" not in stack.said
 
 
 def test_what_a_child_started_ends_too(start) -> None:
@@ -243,3 +265,26 @@ def test_nobody_reading_the_log_ends_the_stack(start) -> None:
     os.kill(pids["worker"], signal.SIGKILL)
     assert stack.process.wait(timeout=20) == 0
     assert all_dead(grandchild, *pids.values())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_signal_to_make_alone_ends_what_it_runs(number: signal.Signals, tmp_path: Path) -> None:
+    # GNU make passes SIGTERM on, waits for ever after a SIGINT, and after a SIGKILL can do nothing.
+    (tmp_path / "Makefile").write_text('run:\n\t@exec "$(PYTHON)" -m tests.ragsite.followed_script\n')
+    make = subprocess.Popen(
+        ["make", "-f", str(tmp_path / "Makefile"), f"PYTHON={sys.executable}", "run"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        cwd=CHECKOUT,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert make.stdout is not None
+    pid = int(make.stdout.readline())
+    try:
+        make.send_signal(number)
+        assert all_dead(pid)
+    finally:
+        make.kill()
+        make.wait()
+        make.stdout.close()

@@ -163,7 +163,7 @@ def list_lines(text: str, start: int = 0, end: int | None = None) -> list[tuple[
 # As people write them in a title; a word without a vowel is taken for an acronym anyway (BGP, MPLS, DNS).
 _SPELLED = """
 ACL API ARP ASN AWS BFD CLI CPU DMZ EVPN FAQ IAM ICMP IGMP IKE IOS IP IPsec IPv4 IPv6 ISIS ISP IT JSON LACP
-LAN LLDP MTU NAT NOC NTP OSPF PDF PE PIM QoS RADIUS RCA SLA SLO SOC SSO STP TACACS UDP UPS URL VLAN VoIP VPN
+LAN LLDP MTU NAT NOC NTP OSPF OT PDF PE PIM QoS RADIUS RCA SLA SLO SOC SSO STP TACACS UDP UPS URL VLAN VoIP VPN
 VXLAN WAN WiFi YAML
 """
 _SPELLING = {word.lower(): word for word in _SPELLED.split()}

@@ -44,8 +44,8 @@ _ATTRIBUTES = re.compile(r"\s*\{[#.:][^}\n]*\}\s*$")
 
 @cache
 def _parser() -> MarkdownIt:
-    # Only the outermost structure is wanted. Leaving inline markup, references and the cells of tables unparsed makes
-    # this several times faster; a table then comes as a paragraph and is known by its delimiter row.
+    # Only the outermost structure is wanted. Leaving inline markup, references and the cells of tables
+    # unparsed makes this several times faster; a table then comes as a paragraph, known by its delimiter row.
     return MarkdownIt("commonmark").disable(["inline", "text_join", "reference"])
 
 
