@@ -244,20 +244,30 @@ def render_document(
     for part in _split(text, media_type=media_type, window=window, headings=headings or {}):
         for start, end, page in _cut_at_pages(part, pages):
             if page is not None:
-                parts.append(format_html('<div class="page-break" data-label="{}" data-page="{}"></div>', _("Page"), page))
-            html = _mark(text, start, end, passage, first=not marked)
+                parts.append(
+                    format_html(
+                        '<div class="page-break" data-label="{}" data-page="{}"></div>', _("Page"), page
+                    )
+                )
+            # What parts the blocks lies between them: inside of one it would show as empty lines.
+            after = text[start + len(text[start:end].rstrip()) : end]
+            html = _mark(text, start, end - len(after), passage, first=not marked)
             marked = marked or "<mark" in html
-            tag, name = _SHOWN[part.kind]
-            parts.append(f'<{tag} class="{name}">{html}</{tag}>')
+            if part.kind.startswith("heading"):
+                html = _SIGN.sub(r'<span class="doc-sign">\g<0></span>', html)
+            shown = f'<div class="{_SHOWN[part.kind]}">{html}</div>' if html else ""
+            parts.append(f"{shown}{escape(after)}")
     return mark_safe("".join(parts))  # noqa: S308 (every part is escaped)
 
 
 _SHOWN = {
-    "prose": ("div", "doc-prose"),
-    "lines": ("div", "doc-lines"),
-    "mono": ("div", "doc-mono"),
-    **{f"heading-{level}": ("div", f"doc-heading doc-heading-{level}") for level in range(1, 7)},
+    "prose": "doc-prose",
+    "lines": "doc-lines",
+    "mono": "doc-mono",
+    **{f"heading-{level}": f"doc-heading doc-heading-{level}" for level in range(1, 7)},
 }
+# The signs of a Markdown heading, also where a mark begins right before them.
+_SIGN = re.compile(r"(?:(?<=^)|(?<=>))#{1,6}[ \t]+")
 
 
 def _mark(text: str, start: int, end: int, passage: tuple[int, int] | None, *, first: bool) -> str:
@@ -344,7 +354,16 @@ def heading_levels(paths: Iterable[Sequence[str]]) -> dict[str, int]:
     return levels
 
 
-def source_label(source: Mapping[str, Any]) -> str:
-    """A source in a few words: title and section."""
-    heading = source.get("heading") or ""
-    return f"{source['title']} – {heading}" if heading else str(source["title"])
+def section_of(source: Mapping[str, Any]) -> str:
+    """A source's heading path, without the document's title before it."""
+    return str(source.get("heading") or "").removeprefix(str(source["title"])).removeprefix(" › ")
+
+
+_HEADINGS_FIRST = re.compile(r"(?:#{1,6} [^\n]*\n+)+(?=\S)")
+_EMPHASIS = re.compile(r"\*\*(\S(?:[^*\n]*\S)?)\*\*|`([^`\n]+)`")
+
+
+def excerpt_of(text: str) -> str:
+    """A passage as a few lines to glance at: what its card says already, and Markdown's signs, left out."""
+    body = _HEADINGS_FIRST.sub("", text.strip(), count=1) if text.lstrip().startswith("#") else text.strip()
+    return _EMPHASIS.sub(lambda match: match[1] or match[2], body)

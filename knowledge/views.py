@@ -30,10 +30,11 @@ from knowledge.rendering import (
     WINDOW_CHARACTERS,
     CitationLink,
     Window,
+    excerpt_of,
     heading_levels,
     render_answer,
     render_document,
-    source_label,
+    section_of,
 )
 from ragsite.core.hops import run_db
 from ragsite.core.problems import Problem
@@ -53,7 +54,8 @@ class ShownSource:
 
     data: dict[str, Any]
     href: str
-    label: str
+    section: str
+    excerpt: str
     age: str
     cited: bool
 
@@ -95,13 +97,16 @@ def show_answer(data: dict[str, Any], *, stopped: bool = False) -> ShownAnswer:
             ShownSource(
                 data=source,
                 href=f"{reverse('document-page', args=[source['document_id']])}?{query}#passage",
-                label=source_label(source),
+                section=section_of(source),
+                excerpt=excerpt_of(source["text"]),
                 age=describe_age(source["updated_at"]),
                 cited=source["n"] in cited,
             )
         )
     links = {
-        s.data["n"]: CitationLink(s.href, _("Source %(n)d: %(label)s") % {"n": s.data["n"], "label": s.label})
+        s.data["n"]: CitationLink(
+            s.href, _("Source %(n)d: %(title)s") % {"n": s.data["n"], "title": s.data["title"]}
+        )
         for s in sources
     }
     ms = data["latency_ms"]

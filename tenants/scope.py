@@ -64,8 +64,8 @@ def current_scope() -> Scope | None:
     return _scope.get()
 
 
-def current_tenant_id() -> uuid.UUID | None:
-    """The tenant in force; the default of every tenant foreign key."""
+def current_tenant_id() -> Any:
+    """The id (UUID) of the tenant in force, or ``None``; the default of every tenant foreign key."""
     scope = _scope.get()
     return scope.tenant_id if scope else None
 

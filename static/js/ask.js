@@ -6,6 +6,8 @@ import { ProblemError, csrfToken, readEvents } from "./stream.js";
 const KEPT = "ragsite-question";
 const NOBODY = "00000000-0000-0000-0000-000000000000";
 const form = document.querySelector("[data-composer]");
+const box = document.querySelector("#question"); // not by form.question: the examples carry that name too
+const continued = form?.elements.namedItem("conversation");
 const words = document.querySelector("[data-live-words]").dataset;
 const status = document.querySelector("[data-status]");
 let running = null;
@@ -22,10 +24,10 @@ function kept() {
 }
 
 function say(text, { signIn = false } = {}) {
-  const box = form.querySelector("[data-problem]");
-  const link = box.querySelector("[data-problem-sign-in]");
-  box.querySelector("[data-problem-text]").textContent = text;
-  box.hidden = !text;
+  const alert = form.querySelector("[data-problem]");
+  const link = alert.querySelector("[data-problem-sign-in]");
+  alert.querySelector("[data-problem-text]").textContent = text;
+  alert.hidden = !text;
   link.hidden = !signIn;
   if (signIn) link.href = `${form.dataset.signIn}?${new URLSearchParams({ next: location.pathname })}`;
 }
@@ -44,7 +46,7 @@ function setRunning(controller) {
 }
 
 function giveBack(question) {
-  if (!form.question.value) form.question.value = question;
+  if (!box.value) box.value = question;
 }
 
 function addRecent(id, title) {
@@ -65,11 +67,11 @@ function addRecent(id, title) {
 async function finish(live, done, question) {
   keep("");
   if (done.conversation) {
-    form.conversation.value = done.conversation;
+    continued.value = done.conversation;
     addRecent(done.conversation, question);
     history.replaceState(null, "", form.dataset.conversationPath.replace(NOBODY, done.conversation));
   }
-  form.question.placeholder = form.question.dataset.followUp;
+  box.placeholder = box.dataset.followUp;
   status.textContent = status.dataset.complete;
   live.end(done.answered ? "answered" : "unanswered", "");
   const response = await fetch(form.dataset.answerPath.replace(NOBODY, done.request_id), { credentials: "same-origin" });
@@ -80,7 +82,7 @@ async function ask(question) {
   const controller = new AbortController();
   const data = new FormData(form);
   const body = { question, collections: data.getAll("collections"), tags: data.getAll("tags") };
-  if (form.conversation.value) body.conversation = form.conversation.value;
+  if (continued.value) body.conversation = continued.value;
   const live = new LiveAnswer(question, { documentPath: form.dataset.documentPath });
   let begun = false, done = null;
 
@@ -91,7 +93,7 @@ async function ask(question) {
   document.querySelectorAll("[data-intro]").forEach((part) => { part.hidden = true; });
   document.querySelector("[data-thread-page]").classList.add("has-answers");
   document.querySelector("[data-thread]").append(live.element);
-  form.question.value = "";
+  box.value = "";
   live.element.scrollIntoView({ block: "start" });
 
   try {
@@ -127,11 +129,11 @@ if (form) {
     event.preventDefault();
     if (running) return;
     const example = event.submitter?.name === "question" ? event.submitter.value : "";
-    const question = (example || form.question.value).trim();
+    const question = (example || box.value).trim();
     if (question.length >= 3) ask(question);
   });
   form.querySelector("[data-stop]").addEventListener("click", () => running?.abort());
-  form.question.addEventListener("keydown", (event) => {
+  box.addEventListener("keydown", (event) => {
     if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
     event.preventDefault();
     if (!running) form.requestSubmit(form.querySelector("[data-ask]"));
@@ -141,7 +143,7 @@ if (form) {
     const typing = event.target.closest?.("input, textarea, select, [contenteditable]");
     if (event.key === "/" && !typing && !event.ctrlKey && !event.metaKey && !event.altKey) {
       event.preventDefault();
-      form.question.focus();
+      box.focus();
     }
   });
   giveBack(kept());

@@ -11,6 +11,16 @@ function age(updated) {
   return days < 730 ? ages.format(-Math.floor(days / 30), "month") : ages.format(-Math.floor(days / 365), "year");
 }
 
+/** As the server's cards say it: the section without the title before it, the passage without Markdown's signs. */
+function section(source) {
+  return source.heading.startsWith(source.title) ? source.heading.slice(source.title.length).replace(/^ › /, "") : source.heading;
+}
+
+function excerpt(text) {
+  return text.trim().replace(/^(?:#{1,6} [^\n]*\n+)+(?=\S)/, "")
+    .replace(/\*\*(\S(?:[^*\n]*\S)?)\*\*|`([^`\n]+)`/g, (_, strong, code) => strong || code);
+}
+
 export class LiveAnswer {
   constructor(question, { documentPath }) {
     const template = document.querySelector("[data-live-answer]");
@@ -47,8 +57,8 @@ export class LiveAnswer {
       made.querySelector(".source-n").textContent = source.n;
       made.querySelector(".source-title").textContent = source.title;
       made.querySelector(".source-place").textContent = source.collection +
-        (source.heading ? ` › ${source.heading}` : "") + (source.page ? ` · ${words.page} ${source.page}` : "");
-      made.querySelector(".source-text").textContent = source.text;
+        (section(source) ? ` › ${section(source)}` : "") + (source.page ? ` · ${words.page} ${source.page}` : "");
+      made.querySelector(".source-text").textContent = excerpt(source.text);
       const updated = made.querySelector("[data-age]"), score = made.querySelector("[data-score]");
       updated.textContent = `${updated.dataset.age} ${age(source.updated_at)}`;
       score.textContent = `${score.dataset.score} ${source.score.toFixed(2)}`;

@@ -1,0 +1,61 @@
+"""A cast that the tests of a module share, and a model that is a local server."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.stub_provider import StubProvider
+
+
+@pytest.fixture(scope="module")
+def shared(django_db_setup: None, django_db_blocker: Any) -> Iterator[Any]:
+    """``cast``, made once for a module whose tests do not disturb each other; such a module has no django_db mark."""
+    from django.core.management import call_command
+
+    from tests.cast import make_cast
+
+    with django_db_blocker.unblock():
+        try:
+            yield make_cast()
+        finally:
+            call_command("flush", database="owner", interactive=False, verbosity=0, inhibit_post_migrate=True)
+
+
+@pytest.fixture
+def shared_site(shared: Any, settings: Any) -> Iterator[str]:
+    """A real ASGI server over ``shared``; yields its address."""
+    from tests.live import serve
+
+    settings.HOPS_IN_CALLING_THREAD = False
+    with serve() as address:
+        yield address
+
+
+@pytest.fixture
+def configure() -> Iterator[Any]:
+    """``configure(RAGSITE_MAX_UPLOAD_BYTES=2000)`` changes the environment for this test."""
+    from knowledge.answering import services
+    from ragsite.core.config import config
+
+    def forget() -> None:
+        config.cache_clear()
+        services._gateways.clear()
+
+    with pytest.MonkeyPatch.context() as patch:
+
+        def change(**variables: object) -> None:
+            for name, value in variables.items():
+                patch.setenv(name, str(value))
+            forget()
+
+        yield change
+    forget()
+
+
+@pytest.fixture
+def model(configure: Any) -> Iterator[StubProvider]:
+    """Anthropic's client is configured, and talks to this server."""
+    with StubProvider() as stub:
+        configure(ANTHROPIC_API_KEY="sk-ant-test", ANTHROPIC_BASE_URL=stub.url)
+        yield stub

@@ -1,0 +1,193 @@
+"""What the attacks share: requests, comparisons of what came back, and one row of every kind in each tenant."""
+
+import hashlib
+import json
+import uuid
+from dataclasses import dataclass
+from typing import Any
+
+from django.apps import apps
+from django.core.files.uploadedfile import SimpleUploadedFile
+from django.db import connections
+from django.test import Client
+
+from feedback.models import Feedback
+from knowledge.documents import delete_document
+from knowledge.ingestion.jobs import create_job
+from knowledge.models import Answer, Conversation, Job, Source
+from tenants.keys import create_api_key
+from tenants.models import Membership, Role
+from tenants.scope import scope
+from tests.cast import PASSWORD, Cast, Member, add_indexed, member_of
+
+
+def call(client: Client, method: str, path: str, body: Any = None, **headers: str) -> Any:
+    """One request; ``body`` is JSON, or a form with a file when it holds one."""
+    # A request in the event loop and one in a thread must not share the client's handler state.
+    if method in ("GET", "HEAD"):
+        return getattr(client, method.lower())(path, headers=headers or None)
+    if body and any(isinstance(value, SimpleUploadedFile) for value in body.values()):
+        from django.test.client import BOUNDARY, MULTIPART_CONTENT, encode_multipart
+
+        for value in body.values():
+            if isinstance(value, SimpleUploadedFile):
+                value.seek(0)
+        data = encode_multipart(BOUNDARY, body)
+        return client.generic(method, path, data, MULTIPART_CONTENT, headers=headers or None)
+    data = b"" if body is None else json.dumps(body, default=str)
+    return client.generic(method, path, data, "application/json", headers=headers or None)
+
+
+def read_body(response: Any) -> bytes:
+    """The body, streamed or not."""
+    if not response.streaming:
+        return bytes(response.content)
+    if response.is_async:
+        from asgiref.sync import async_to_sync
+
+        async def collect() -> bytes:
+            return b"".join([part async for part in response.streaming_content])
+
+        return async_to_sync(collect)()
+    return b"".join(response.streaming_content)
+
+
+def signature(response: Any, *, hiding: tuple[str, ...] = ()) -> tuple[Any, ...]:
+    """What a client can tell two responses apart by: status, headers and body, without what is new in every request.
+
+    Args:
+        hiding: what the client itself sent, such as the id in question.
+    """
+    body = read_body(response).decode("utf-8", "replace")
+    if "json" in response.headers.get("Content-Type", ""):
+        document = json.loads(body) if body else None
+        if isinstance(document, dict):
+            document.pop("request_id", None)
+        body = json.dumps(document, sort_keys=True)
+    import re
+
+    body = re.sub(r'(csrfmiddlewaretoken" value|nonce|data-request-id)="[^"]*"', "", body)
+    request_id = response.headers.get("X-Request-ID", "")
+    for value in (request_id, *hiding):
+        body = body.replace(value, "…") if value else body
+    # The length says something only where the body does not (HEAD).
+    unlike = {"x-request-id", "content-security-policy", "set-cookie"} | ({"content-length"} if body else set())
+    headers = {k.lower(): v for k, v in response.headers.items() if k.lower() not in unlike}
+    for name, value in headers.items():
+        for hidden in hiding:
+            value = value.replace(hidden, "…")
+        headers[name] = value
+    return response.status_code, tuple(sorted(headers.items())), body
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The id of one thing of each kind in a tenant, all of them its admin's."""
+
+    member: uuid.UUID
+    role: uuid.UUID
+    api_key: uuid.UUID
+    collection: uuid.UUID
+    document: uuid.UUID
+    untagged: uuid.UUID
+    deleted: uuid.UUID
+    source: uuid.UUID
+    job: uuid.UUID
+    conversation: uuid.UUID
+    answer: uuid.UUID
+    feedback: uuid.UUID
+
+
+def make_rows(cast: Cast, *, slug: str, admin: str, member: str) -> Rows:
+    """One of everything in a tenant; ``member`` is the one that requests are about."""
+    owner: Member = getattr(cast, admin)
+    collection = cast.collections[slug]
+    with scope(tenant_id=cast.tenants[slug].pk, tags=None):
+        user = owner.membership.user
+        role = Role.objects.create(name="auditor", tags=["audits"])
+        key, _ = create_api_key(principal=owner.principal, member=owner.membership, name="robot")
+        deleted = add_indexed(collection=collection, name="old.md", tags=["runbooks"], text="# Old\n\nGone by now.\n")
+        delete_document(document=deleted)
+        untagged = add_indexed(collection=collection, name="board.md", tags=[], text="# Board\n\nFor the board alone.\n")
+        source = Source.objects.create(name="folder", path="folder", collection=collection, tags=["runbooks"])
+        job = create_job(kind=Job.Kind.REINDEX, collection=collection, user=user)
+        document = cast.documents[slug]["bgp-session-down.md"]
+        conversation = Conversation.objects.create(user=user, title=f"of {admin}")
+        answer = Answer.objects.create(
+            conversation=conversation,
+            user=user,
+            role_name="admin",
+            question=f"What does {admin} ask?",
+            text=f"Only {admin} may read this answer.",
+            document_ids=[untagged.pk],
+            endpoint="query",
+            status="success",
+        )
+        feedback = Feedback.objects.create(answer=answer, user=user, rating=4)
+        about = Membership.objects.get(user__username=member)
+    return Rows(
+        member=about.pk,
+        role=role.pk,
+        api_key=key.pk,
+        collection=collection.pk,
+        document=document.pk,
+        untagged=untagged.pk,
+        deleted=deleted.pk,
+        source=source.pk,
+        job=job.pk,
+        conversation=conversation.pk,
+        answer=answer.pk,
+        feedback=feedback.pk,
+    )
+
+
+def session_client(username: str, *, csrf: bool = False) -> Client:
+    """A client that has signed in on the page."""
+    client = Client(enforce_csrf_checks=False)
+    response = client.post("/sign-in/", {"username": username, "password": PASSWORD})
+    assert response.status_code == 302, response.content
+    client.handler.enforce_csrf_checks = csrf
+    return client
+
+
+def key_client(member: Member, **options: Any) -> Client:
+    """A client with an API key of the member; the admin of the tenant is whoever is named as ``principal``."""
+    with scope(tenant_id=member.membership.tenant_id, tags=None):
+        principal = options.pop("principal", member.principal)
+        _, raw = create_api_key(
+            principal=principal, member=member.membership, name=f"key {uuid.uuid4()}", **options
+        )
+    return Client(headers={"authorization": f"Bearer {raw}"})
+
+
+def every_way_in(member: Member, *, slug: str) -> dict[str, Client]:
+    """The same member by token, session and API key."""
+    return {
+        "jwt": member_of(slug=slug, username=member.username).client,
+        "session": session_client(member.username),
+        "api_key": key_client(member),
+    }
+
+
+def tenant_models() -> list[Any]:
+    """Every model whose rows belong to a tenant."""
+    return [
+        model
+        for model in apps.get_models()
+        if any(f.name == "tenant" and f.is_relation for f in model._meta.concrete_fields)
+    ]
+
+
+def fingerprint(tenant_id: uuid.UUID) -> dict[str, str]:
+    """A hash of all rows of a tenant by table, read past both walls."""
+    found = {}
+    with connections["platform"].cursor() as cursor:
+        for model in tenant_models():
+            table = model._meta.db_table
+            cursor.execute(
+                f"SELECT string_agg(t::text, '|' ORDER BY t::text) FROM {table} t WHERE tenant_id = %s", [tenant_id]
+            )
+            found[table] = hashlib.sha256((cursor.fetchone()[0] or "").encode()).hexdigest()
+        cursor.execute("SELECT t::text FROM tenants_tenant t WHERE id = %s", [tenant_id])
+        found["tenants_tenant"] = cursor.fetchone()[0]
+    return found
