@@ -1,3 +1,5 @@
+from typing import Any, ClassVar
+
 from django.contrib.postgres.fields import ArrayField
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
@@ -31,7 +33,7 @@ class Feedback(TenantModel):
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)
 
-    objects = manager_of(OwnQuerySet)
+    objects: ClassVar[Any] = manager_of(OwnQuerySet)
 
     class Meta(TenantModel.Meta):
         verbose_name_plural = "feedback"

@@ -7,10 +7,12 @@ from django.db import IntegrityError
 from feedback.models import Feedback
 from knowledge.models import Answer
 from ragsite.core.observability import FEEDBACK
-from ragsite.core.problems import Problem
+from ragsite.core.problems import FieldProblem, Problem
 from tenants.access import Principal
 from tenants.audit import record_event
 from tenants.scope import atomic
+
+VALUES = ("rating", "helpful", "reasons", "comment", "correction")
 
 
 def _record(principal: Principal, action: str, feedback: Feedback) -> None:
@@ -45,9 +47,20 @@ def rate_answer(*, principal: Principal, answer: Answer, values: dict[str, Any])
 
 
 def change_rating(*, principal: Principal, feedback: Feedback, values: dict[str, Any]) -> Feedback:
-    """Changes some of the values."""
+    """Changes some of the values.
+
+    Raises:
+        Problem: 400 when nothing would be left of the rating.
+    """
     for name, value in values.items():
         setattr(feedback, name, value)
+    if all(getattr(feedback, name) in (None, "", []) for name in VALUES):
+        raise Problem(
+            400,
+            "invalid",
+            "Nothing would be left of the rating: withdraw it instead.",
+            errors=[FieldProblem("rating", "Give a rating, helpful, a reason or a comment.")],
+        )
     with atomic():
         feedback.save()
         _record(principal, "feedback.change", feedback)

@@ -217,9 +217,8 @@ def replace_content(*, document: Document, upload: Upload, principal: Principal 
     with atomic():
         row = Document.objects.select_for_update().without_text().get(pk=document.pk)
         abandoned = row.pending_name
-        row.pending_name = stored
-        row.uri = filename
-        row.save(update_fields=["pending_name", "uri", "updated_at"])
+        row.pending_name, row.pending_uri = stored, filename
+        row.save(update_fields=["pending_name", "pending_uri", "updated_at"])
         job = create_job(kind=Job.Kind.DOCUMENT, document=row, user=user)
         record(principal, "document.replace", row, {"title": row.title, "file": filename})
         if abandoned:

@@ -206,11 +206,11 @@ class Window:
         """The whole text where it is short, else lines that begin a quarter of ``characters`` before."""
         if len(text) <= characters:
             return cls(0, len(text))
-        start = max(0, min(position - characters // 4, len(text) - characters))
-        start = text.rfind("\n", 0, start) + 1 if start else 0
-        end = min(start + characters, len(text))
-        cut = text.rfind("\n", start, end)
-        return cls(start, cut + 1 if start < position < cut and end < len(text) else end)
+        first = max(0, min(position - characters // 4, len(text) - characters))
+        last = first + characters
+        start = text.rfind("\n", 0, first) + 1
+        cut = text.rfind("\n", position, last) + 1
+        return cls(start, cut if cut and last < len(text) else last)
 
 
 @dataclass(frozen=True)
@@ -250,13 +250,15 @@ def render_document(
                     )
                 )
             # What parts the blocks lies between them: inside of one it would show as empty lines.
-            after = text[start + len(text[start:end].rstrip()) : end]
-            html = _mark(text, start, end - len(after), passage, first=not marked)
+            shown = text[start:end]
+            first = start + len(shown) - len(shown.lstrip("\n"))
+            last = max(first, start + len(shown.rstrip()))
+            html = _mark(text, first, last, passage, first=not marked)
             marked = marked or "<mark" in html
             if part.kind.startswith("heading"):
                 html = _SIGN.sub(r'<span class="doc-sign">\g<0></span>', html)
-            shown = f'<div class="{_SHOWN[part.kind]}">{html}</div>' if html else ""
-            parts.append(f"{shown}{escape(after)}")
+            block = f'<div class="{_SHOWN[part.kind]}">{html}</div>' if html else ""
+            parts.append(f"{text[start:first]}{block}{escape(text[last:end])}")
     return mark_safe("".join(parts))  # noqa: S308 (every part is escaped)
 
 
@@ -359,11 +361,16 @@ def section_of(source: Mapping[str, Any]) -> str:
     return str(source.get("heading") or "").removeprefix(str(source["title"])).removeprefix(" › ")
 
 
-_HEADINGS_FIRST = re.compile(r"(?:#{1,6} [^\n]*\n+)+(?=\S)")
+_SIGNED_HEADING = re.compile(r"#{1,6} [^\n]*\n+")
 _EMPHASIS = re.compile(r"\*\*(\S(?:[^*\n]*\S)?)\*\*|`([^`\n]+)`")
 
 
-def excerpt_of(text: str) -> str:
-    """A passage as a few lines to glance at: what its card says already, and Markdown's signs, left out."""
-    body = _HEADINGS_FIRST.sub("", text.strip(), count=1) if text.lstrip().startswith("#") else text.strip()
-    return _EMPHASIS.sub(lambda match: match[1] or match[2], body)
+def excerpt_of(source: Mapping[str, Any]) -> str:
+    """A source's passage to glance at: without the headings that its card names already and Markdown's signs."""
+    text = str(source["text"]).strip()
+    last = str(source.get("heading") or "").rsplit(" › ", 1)[-1]
+    while (match := _SIGNED_HEADING.match(text)) and text[match.end() :].strip():
+        text = text[match.end() :]
+    if last and text.startswith(f"{last}\n") and text[len(last) :].strip():
+        text = text[len(last) :].lstrip()
+    return _EMPHASIS.sub(lambda match: match[1] or match[2], text)

@@ -1,5 +1,6 @@
 """Sources and their schedules."""
 
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -12,11 +13,12 @@ from knowledge.documents import record
 from knowledge.ingestion.jobs import create_job
 from knowledge.ingestion.sources.base import SourceError
 from knowledge.ingestion.sources.folder import resolve_folder
+from knowledge.ingestion.storage import delete_original
 from knowledge.models import Collection, Corpus, Document, Job, Source
 from ragsite.core.problems import FieldProblem, Problem
 from tenants.access import Principal
 from tenants.people import invalid
-from tenants.scope import atomic
+from tenants.scope import atomic, on_commit
 
 TASK = "knowledge.sync_source"
 
@@ -128,14 +130,21 @@ def save_source(*, source: Source, changes: dict[str, Any], principal: Principal
 
 
 def delete_source(*, source: Source, principal: Principal | None = None) -> None:
-    """Removes a source with its documents, for good."""
+    """Removes a source with its documents and their originals, for good."""
     with atomic():
         PeriodicTask.objects.filter(name=task_name(source)).delete()
         PeriodicTasks.update_changed()
-        documents = Document.objects.filter(source=source).count()
-        record(principal, "source.delete", source, {"name": source.name, "documents": documents})
+        tenant_id = source.tenant_id
+        files = list(Document.objects.filter(source=source).values_list("stored_name", "pending_name"))
+        record(principal, "source.delete", source, {"name": source.name, "documents": len(files)})
         source.delete()
         Corpus.raise_version()
+
+        def remove_originals() -> None:
+            for name in chain.from_iterable(files):
+                delete_original(tenant_id=tenant_id, stored_name=name)
+
+        on_commit(remove_originals)
 
 
 def start_sync(*, source: Source, principal: Principal | None = None) -> Job:

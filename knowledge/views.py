@@ -98,7 +98,7 @@ def show_answer(data: dict[str, Any], *, stopped: bool = False) -> ShownAnswer:
                 data=source,
                 href=f"{reverse('document-page', args=[source['document_id']])}?{query}#passage",
                 section=section_of(source),
-                excerpt=excerpt_of(source["text"]),
+                excerpt=excerpt_of(source),
                 age=describe_age(source["updated_at"]),
                 cited=source["n"] in cited,
             )

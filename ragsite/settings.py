@@ -245,6 +245,14 @@ SPECTACULAR_SETTINGS = {
     "SCHEMA_PATH_PREFIX": r"/api/v1",
     "COMPONENT_SPLIT_REQUEST": True,
     "ENUM_ADD_EXPLICIT_BLANK_NULL_CHOICE": False,
+    # Where fields of one name have different choices, or one set of choices goes by several names.
+    "ENUM_NAME_OVERRIDES": {
+        "AbilityEnum": "tenants.models.Ability",
+        "DocumentStatusEnum": "knowledge.models.Document.Status",
+        "JobKindEnum": "knowledge.models.Job.Kind",
+        "MemberStatusEnum": "tenants.models.Membership.Status",
+        "SourceKindEnum": "knowledge.models.Source.Kind",
+    },
 }
 
 # Celery (names with the prefix CELERY_ are read by ragsite/celery.py)

@@ -27,7 +27,7 @@ from ragsite.embedded_files import StartError, make_folder, write_file
 
 STOP_SECONDS = 10.0
 ORPHAN_SECONDS = 5.0
-FAST_DEATH_SECONDS = 10.0
+FAST_DEATH_SECONDS = 30.0  # a busy machine may take this long to import what then fails
 FAST_DEATHS = 5
 FIRST_BACKOFF_SECONDS = 0.5
 REVIVE_SECONDS = 1.0
@@ -309,11 +309,12 @@ class Stack:
             child.is_done = True
             return
         lived = now - child.born
-        child.fast_deaths = child.fast_deaths + 1 if lived < FAST_DEATH_SECONDS else 0
+        is_early = lived < FAST_DEATH_SECONDS or not self._is_ready
+        child.fast_deaths = child.fast_deaths + 1 if is_early else 0
         if child.fast_deaths >= FAST_DEATHS:
             raise StackError(
-                f"The {child.part.name} process ended {FAST_DEATHS} times within seconds (last with code "
-                f"{code}): its lines above say why."
+                f"The {child.part.name} process ended {FAST_DEATHS} times soon after its start (last with "
+                f"code {code}): its lines above say why."
             )
         child.due = now + FIRST_BACKOFF_SECONDS * 2 ** max(child.fast_deaths - 1, 0)
         self._say(f"The {child.part.name} process ended with code {code} and is started again.")

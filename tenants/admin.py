@@ -61,7 +61,7 @@ class TenantAdmin(PlatformModelAdmin):
 
 
 @admin.register(User)
-class UserAdmin(PlatformModelAdmin, DjangoUserAdmin):  # type: ignore[misc]
+class UserAdmin(PlatformModelAdmin, DjangoUserAdmin):  # type: ignore[type-arg]
     list_display = ("username", "email", "is_service", "is_superuser", "is_active", "last_login")
     list_filter = ("is_service", "is_superuser", "is_active")
 

@@ -4,13 +4,16 @@ Row-level security holds here as everywhere: a tenant admin's request runs in th
 platform scope.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import reverse
+from django.utils.http import urlencode
 
 from ragsite.core.problems import Problem
 from tenants.access import Principal
@@ -26,7 +29,7 @@ def principal_in(request: HttpRequest) -> Principal | None:
 
 
 def is_superuser(request: HttpRequest) -> bool:
-    return bool(request.user.is_active and request.user.is_superuser)  # type: ignore[union-attr]
+    return bool(request.user.is_active and request.user.is_superuser)
 
 
 def manages_tenant(request: HttpRequest) -> bool:
@@ -43,6 +46,13 @@ class RagsiteAdminSite(admin.AdminSite):
 
     def has_permission(self, request: HttpRequest) -> bool:
         return is_superuser(request) or manages_tenant(request)
+
+    def login(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        """There is one way in, throttled and audited: the sign-in page."""
+        if request.user.is_authenticated and not self.has_permission(request):
+            raise PermissionDenied
+        query = urlencode({"next": request.GET.get("next") or reverse("admin:index")})
+        return HttpResponseRedirect(f"{reverse('sign-in')}?{query}")
 
 
 def explain(problem: Problem) -> str:
@@ -69,9 +79,9 @@ class PlatformModelAdmin(_ProblemsAsMessages, admin.ModelAdmin):  # type: ignore
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return is_superuser(request)
 
-    has_add_permission = has_change_permission = has_delete_permission = has_view_permission  # type: ignore[assignment]
+    has_add_permission = has_change_permission = has_delete_permission = has_view_permission
 
-    def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:  # type: ignore[override]
+    def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         return self._attempt(
             request, lambda: super(PlatformModelAdmin, self).changeform_view(request, *args, **kwargs)
         )
@@ -105,11 +115,11 @@ class TenantModelAdmin(_ProblemsAsMessages, admin.ModelAdmin):  # type: ignore[t
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return self.may_delete and self.has_module_permission(request)
 
-    def get_list_display(self, request: HttpRequest) -> Sequence[Any]:
+    def get_list_display(self, request: HttpRequest) -> list[Any] | tuple[Any, ...]:
         columns = super().get_list_display(request)
         return [*columns, "tenant"] if is_superuser(request) else columns
 
-    def get_list_filter(self, request: HttpRequest) -> Sequence[Any]:
+    def get_list_filter(self, request: HttpRequest) -> list[Any] | tuple[Any, ...]:
         filters = super().get_list_filter(request)
         return [*filters, "tenant"] if is_superuser(request) else filters
 
@@ -146,12 +156,12 @@ class TenantModelAdmin(_ProblemsAsMessages, admin.ModelAdmin):  # type: ignore[t
     def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
         """Nothing of ours has many-to-many fields or inlines."""
 
-    def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:  # type: ignore[override]
+    def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         return self._attempt(
             request, lambda: super(TenantModelAdmin, self).changeform_view(request, *args, **kwargs)
         )
 
-    def delete_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:  # type: ignore[override]
+    def delete_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         return self._attempt(
             request, lambda: super(TenantModelAdmin, self).delete_view(request, *args, **kwargs)
         )
@@ -186,5 +196,5 @@ class TenantModelAdmin(_ProblemsAsMessages, admin.ModelAdmin):  # type: ignore[t
 class ReadOnlyTenantAdmin(TenantModelAdmin):
     """What is shown and never changed here."""
 
-    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Sequence[Any]:
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
         return [field.name for field in self.opts.fields]

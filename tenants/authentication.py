@@ -164,7 +164,7 @@ class PrincipalAuthentication(BaseAuthentication):
         if principal is None:
             return None
         if principal.method == "session":
-            check = CSRFCheck(lambda _request: None)  # type: ignore[arg-type,return-value]
+            check = CSRFCheck(lambda _request: None)  # type: ignore[arg-type]
             check.process_request(inner)
             reason = check.process_view(inner, None, (), {})  # type: ignore[arg-type]
             if reason:
@@ -175,7 +175,7 @@ class PrincipalAuthentication(BaseAuthentication):
         return 'Bearer realm="ragsite"'
 
 
-class PrincipalScheme(OpenApiAuthenticationExtension):  # type: ignore[misc]
+class PrincipalScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
     target_class = "tenants.authentication.PrincipalAuthentication"
     name = ["bearer", "session"]
 

@@ -27,11 +27,12 @@ class ScopeMiddleware:
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
         self.get_response = get_response
-        if iscoroutinefunction(get_response):
+        self._asynchronous = iscoroutinefunction(get_response)
+        if self._asynchronous:
             markcoroutinefunction(self)
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
-        if iscoroutinefunction(self):
+        if self._asynchronous:
             return self._acall(request)
         with self._resolve(request):
             return self.get_response(request)

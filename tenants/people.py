@@ -218,9 +218,10 @@ def save_role(
 
 
 def _somebody_manages() -> bool:
-    return Membership.objects.filter(
+    managing = Membership.objects.filter(
         status=Membership.Status.ACTIVE, role__abilities__contains=[Ability.MANAGE], user__is_active=True
-    ).exists()
+    )
+    return bool(managing.exists())
 
 
 def delete_role(*, role: Role, principal: Principal | None = None) -> None:

@@ -59,7 +59,7 @@ class TenantQuerySet(models.QuerySet[Row]):
 
     def __xor__(self, other: Any) -> Any:
         self._refuse_either_without_scope(other)
-        return super().__xor__(other)  # type: ignore[misc]
+        return super().__xor__(other)
 
     def raw(self, *args: Any, **kwargs: Any) -> Any:
         self._refuse_without_scope()
@@ -78,7 +78,7 @@ class TenantQuerySet(models.QuerySet[Row]):
 
     def _fetch_all(self) -> None:
         self._refuse_without_scope()
-        super()._fetch_all()  # type: ignore[misc]
+        super()._fetch_all()
 
     def _iterator(self, *args: Any, **kwargs: Any) -> Any:
         self._refuse_without_scope()
@@ -119,11 +119,11 @@ class TenantQuerySet(models.QuerySet[Row]):
 
     def _raw_delete(self, using: str | None) -> int:
         self._refuse_without_scope()
-        return super()._raw_delete(using)  # type: ignore[misc,no-any-return]
+        return super()._raw_delete(using)
 
     def resolve_expression(self, *args: Any, **kwargs: Any) -> Any:
         self._refuse_without_scope()
-        return super().resolve_expression(*args, **kwargs)  # type: ignore[misc]
+        return super().resolve_expression(*args, **kwargs)
 
     def of_no_tenant(self) -> Self:
         """Before a tenant is chosen (``identity``): no filter of ours, row-level security shows one's own rows alone."""

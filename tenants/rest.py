@@ -2,15 +2,18 @@
 
 import base64
 import json
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import structlog
 from asgiref.sync import markcoroutinefunction
 from django.core.exceptions import PermissionDenied as DjangoPermissionDenied
 from django.core.exceptions import ValidationError as DjangoValidationError
 from django.db import OperationalError
+from django.db.models import QuerySet
 from django.db.utils import DataError, IntegrityError
 from django.http import Http404, HttpResponseBase
+from drf_spectacular.utils import OpenApiParameter, extend_schema, inline_serializer
 from redis.exceptions import RedisError
 from rest_framework import exceptions, serializers
 from rest_framework.pagination import CursorPagination
@@ -40,7 +43,8 @@ def _flatten(detail: Any, path: str = "") -> list[FieldProblem]:
     if isinstance(detail, list) and any(isinstance(inner, dict | list) for inner in detail):
         return [p for i, inner in enumerate(detail) for p in _flatten(inner, f"{path}.{i}".strip("."))]
     messages = detail if isinstance(detail, list) else [detail]
-    return [FieldProblem(path, str(message)) for message in messages]
+    # A message may quote what was sent, half a surrogate pair for instance, which could not be written as UTF-8.
+    return [FieldProblem(path, str(m).encode("utf-8", "replace").decode()) for m in messages]
 
 
 def problem_of(error: Exception) -> Problem | None:
@@ -141,6 +145,38 @@ class BodyParser(JSONParser):
             raise exceptions.ParseError("it is nested too deeply.") from None
 
 
+def list_schema(
+    shape: type[serializers.BaseSerializer[Any]],
+    *,
+    parameters: Sequence[OpenApiParameter] = (),
+    **options: Any,
+) -> Callable[[Any], Any]:
+    """``extend_schema`` for a handler that answers with ``TenantView.page``; ``options`` are passed on."""
+    pages = inline_serializer(
+        name=shape.__name__.removesuffix("Shape") + "Page",
+        fields={
+            "results": shape(many=True),
+            "next": serializers.URLField(allow_null=True),
+            "previous": serializers.URLField(allow_null=True),
+        },
+    )
+    paging = (
+        OpenApiParameter("cursor", str, description="Of “next” and “previous”."),
+        OpenApiParameter("page_size", int, description=f"1–{CursorPages.max_page_size}."),
+    )
+    decorate: Callable[[Any], Any] = extend_schema(
+        responses=pages, parameters=[*parameters, *paging], **options
+    )
+    return decorate
+
+
+class Serialized(Protocol):
+    """What ``TenantView.page`` asks of a serializer of rows."""
+
+    @property
+    def data(self) -> Any: ...
+
+
 class TenantView(APIView):
     """A view for members of a tenant; ``abilities`` names what each method asks for."""
 
@@ -152,13 +188,13 @@ class TenantView(APIView):
         return principal_of(self.request)
 
     def page(
-        self, queryset: Any, serializer: type[serializers.BaseSerializer[Any]], **context: Any
+        self, queryset: QuerySet[Any], serializer: Callable[..., Serialized], **context: Any
     ) -> Response:
         """One cursor page of ``queryset``, in its own order."""
         paginator = CursorPages()
         ordering = queryset.query.order_by or queryset.model._meta.ordering
         paginator.ordering = (*ordering,) if "id" in str(ordering) else (*ordering, "-id")
-        rows = paginator.paginate_queryset(queryset, self.request, view=self)
+        rows: list[Any] | None = paginator.paginate_queryset(queryset, self.request, view=self)
         data = serializer(rows, many=True, context={"request": self.request, **context}).data
         return paginator.get_paginated_response(data)
 

@@ -64,7 +64,7 @@ def current_scope() -> Scope | None:
     return _scope.get()
 
 
-def current_tenant_id() -> Any:
+def current_tenant_id() -> uuid.UUID | None:
     """The id (UUID) of the tenant in force, or ``None``; the default of every tenant foreign key."""
     scope = _scope.get()
     return scope.tenant_id if scope else None

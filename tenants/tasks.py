@@ -12,7 +12,7 @@ from tenants.scope import on_commit, require_tenant_id, scope
 logger = structlog.get_logger(__name__)
 
 
-class TenantTask(Task):  # type: ignore[misc]
+class TenantTask(Task):  # type: ignore[type-arg]
     """Runs inside the scope of the tenant that enqueued it, reading all of that tenant's documents.
 
     The tenant travels in the message's headers, never in the arguments, so that no task can forget it. What a task may

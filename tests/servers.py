@@ -24,6 +24,7 @@ def _start_servers() -> None:
     os.environ["RAGSITE_SECRET_KEY"] = servers.secret_key
     os.environ["RAGSITE_DATA"] = str(data)
     os.environ["RAGSITE_ENVIRONMENT"] = "dev"
+    os.environ["RAGSITE_EMBEDDING_THREADS"] = "1"  # the workers of xdist share the cores
     os.environ[SERVERS_VARIABLE] = "1"
 
 

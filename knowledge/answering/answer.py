@@ -39,6 +39,7 @@ from ragsite.core.observability import (
 )
 from ragsite.core.problems import Problem
 from tenants.access import Principal
+from tenants.rest import problem_of
 from tenants.scope import enter
 
 logger = structlog.get_logger(__name__)
@@ -68,6 +69,7 @@ class Prepared:
     filters: Filters
     corpus_version: int
     turns: tuple[Turn, ...]
+    noticed: bool
 
 
 @dataclass
@@ -140,12 +142,13 @@ async def answer_question(
     principal.require("ask")
     journey = Journey(question=question, principal=principal)
     log = EventLog(membership=principal.membership, request_id=question.request_id)
-    status = "error"
+    status, begun = "error", False
     ACTIVE_REQUESTS.inc()
     try:
         async with aclosing(_travel(journey, config=config, gateway=gateway)) as events:
             async for event in events:
                 await log.add(event)
+                begun = True
                 yield event
         status = _status_of(journey)
         answer = await run_db(_store, journey=journey, status=status)
@@ -157,11 +160,16 @@ async def answer_question(
             status = "cancelled"
             _store_in_background(journey, status=status)
         raise
-    except Problem as problem:
+    except Exception as error:
         if journey.attempts:  # failed calls have their rows in the ledger too
-            _store_in_background(journey, status=status)
-        if not journey.sources:
+            _store_in_background(journey, status="error")
+        if not begun:
             raise
+        # A status cannot be sent any more: whatever it was, the reader is told that the stream ends here.
+        problem = problem_of(error)
+        if problem is None:
+            logger.exception("answer failed", answer=str(question.request_id))
+            problem = Problem(500, "internal", "Something went wrong on our side: ask again.")
         event = {"type": "error", "data": problem.document()}
         await log.add(event)
         yield event
@@ -202,6 +210,8 @@ async def _travel(journey: Journey, *, config: AnswerConfig, gateway: Gateway) -
         if cached is not None:
             for event in _replay(journey, cached):
                 yield event
+            for event in _say_no_model(journey, prepared=prepared, gateway=gateway):
+                yield event
             return
 
     passages = await find_passages(
@@ -227,7 +237,6 @@ async def _travel(journey: Journey, *, config: AnswerConfig, gateway: Gateway) -
             config=config,
             gateway=gateway,
             turns=prepared.turns,
-            say_notice=question.conversation is None,
         )
         async with aclosing(generation) as events:
             async for event in events:
@@ -248,12 +257,16 @@ async def _travel(journey: Journey, *, config: AnswerConfig, gateway: Gateway) -
             answer=CachedAnswer(corpus_version=prepared.corpus_version, payload=payload),
             seconds=config.cache_seconds,
         )
+    for event in _say_no_model(journey, prepared=prepared, gateway=gateway):
+        yield event
 
 
 def _prepare(*, question: Question, principal: Principal, config: AnswerConfig) -> Prepared:
     membership = principal.membership
     turns: list[tuple[str, str]] = []
+    noticed = False
     if question.conversation is not None:
+        noticed = Answer.objects.filter(conversation_id=question.conversation, text__contains=NOTICE).exists()
         access_conversation(membership, question.conversation, to_change=True)
         turns = conversation_turns(
             membership=membership, conversation_id=question.conversation, limit=config.history_turns
@@ -263,7 +276,17 @@ def _prepare(*, question: Question, principal: Principal, config: AnswerConfig) 
         filters=Filters(collection_ids=tuple(c.pk for c in collections), tags=question.tags),
         corpus_version=Corpus.current_version(),
         turns=tuple(Turn(question=asked, answer=given) for asked, given in turns),
+        noticed=noticed,
     )
+
+
+def _say_no_model(journey: Journey, *, prepared: Prepared, gateway: Gateway) -> list[Event]:
+    """Once in a conversation, with its first answer. No part of what is cached: another conversation has its own once."""
+    if gateway.has_model or prepared.noticed or not journey.answered:
+        return []
+    notice = f"\n\n{NOTICE}"
+    journey.text += notice
+    return [{"type": "answer_chunk", "data": notice}]
 
 
 async def _rewrite(journey: Journey, *, prepared: Prepared, config: AnswerConfig, gateway: Gateway) -> str:
@@ -325,7 +348,7 @@ def _replay(journey: Journey, cached: CachedAnswer) -> list[Event]:
 
 
 async def _generate(
-    journey: Journey, *, config: AnswerConfig, gateway: Gateway, turns: tuple[Turn, ...], say_notice: bool
+    journey: Journey, *, config: AnswerConfig, gateway: Gateway, turns: tuple[Turn, ...]
 ) -> AsyncGenerator[Event, None]:
     passages = [
         Passage(n=p.n, title=p.title, uri=p.uri, heading=p.heading, text=p.text) for p in journey.passages
@@ -381,10 +404,6 @@ async def _generate(
     journey.grounded = bool(journey.citations) and assembler.dropped == 0
     # A model that cites nothing has, by its instructions, found nothing.
     journey.answered = bool(journey.citations)
-    if not gateway.has_model and say_notice and journey.answered:
-        notice = f"\n\n{NOTICE}"
-        journey.text += notice
-        yield {"type": "answer_chunk", "data": notice}
 
 
 def _may_be_cached(journey: Journey) -> bool:

@@ -58,7 +58,7 @@ async def follow_events(*, membership: Membership, request_id: UUID) -> AsyncGen
     last, silent = "0-0", 0.0
     while silent < FOLLOW_SECONDS:
         # Shorter than the client's own socket timeout, or that would end the wait with an error.
-        batches = await client.xread({key: last}, count=200, block=200)
+        batches: Any = await client.xread({key: last}, count=200, block=200)
         if not batches:
             silent += 0.2
             continue

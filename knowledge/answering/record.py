@@ -3,7 +3,7 @@
 import time
 import uuid
 from datetime import date
-from decimal import Decimal
+from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 from uuid import UUID
 
@@ -21,6 +21,7 @@ from tenants.scope import atomic
 from tenants.usage import Call, record_calls
 
 PRICES_FOR_SECONDS = 60.0
+COST_DIGITS = Decimal("0.00000001")
 WITHHELD = "This answer quoted a document that has been deleted or that you may no longer read. Ask again."
 
 _prices: tuple[float, tuple[PriceRow, ...]] = (0.0, ())
@@ -85,11 +86,14 @@ def store_answer(
         conversation_id: the conversation it continues; a new one begins with it otherwise.
     """
     calls = [call_of(attempt, kind=kind) for attempt, kind in attempts]
-    # One call without a price makes the sum unknown, not cheaper.
+    # One call without a price makes the sum unknown, not cheaper. Rounded as the database would, so that the answer
+    # says the same now and when it is read again.
     answer.cost_usd = (
         None
         if any(call.cost_usd is None for call in calls)
-        else sum((call.cost_usd or Decimal(0) for call in calls), Decimal(0))
+        else sum((call.cost_usd or Decimal(0) for call in calls), Decimal(0)).quantize(
+            COST_DIGITS, rounding=ROUND_HALF_UP
+        )
     )
     user = principal.membership.user
     with atomic():

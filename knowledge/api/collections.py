@@ -28,7 +28,7 @@ from knowledge.models import Collection, Job, Source
 from knowledge.sources import delete_source, save_source, source_of_folder, start_sync
 from ragsite.core.problems import Problem
 from tenants.models import Ability
-from tenants.rest import TenantView
+from tenants.rest import TenantView, list_schema
 from tenants.scope import atomic
 
 ASK, UPLOAD, MANAGE = Ability.ASK.value, Ability.UPLOAD.value, Ability.MANAGE.value
@@ -51,7 +51,7 @@ def pick_collection(view: TenantView, name: str | None) -> Collection:
 class CollectionsView(TenantView):
     abilities = {"GET": ASK, "POST": MANAGE}
 
-    @extend_schema(responses=CollectionShape(many=True), operation_id="collections_list", tags=["documents"])
+    @list_schema(CollectionShape, operation_id="collections_list", tags=["documents"])
     def get(self, request: Request) -> Response:
         """The tenant's collections."""
         return self.page(Collection.objects.all(), CollectionShape)
@@ -102,7 +102,7 @@ class CollectionView(TenantView):
 class SourcesView(TenantView):
     abilities = {"GET": MANAGE, "POST": MANAGE}
 
-    @extend_schema(responses=SourceRowShape(many=True), operation_id="sources_list", tags=["sources"])
+    @list_schema(SourceRowShape, operation_id="sources_list", tags=["sources"])
     def get(self, request: Request) -> Response:
         """Where documents come from."""
         return self.page(Source.objects.select_related("collection"), SourceRowShape)
@@ -202,8 +202,8 @@ class ReindexView(TenantView):
 class TasksView(TenantView):
     abilities = {"GET": UPLOAD}
 
-    @extend_schema(
-        responses=JobShape(many=True),
+    @list_schema(
+        JobShape,
         operation_id="tasks_list",
         tags=["sources"],
         parameters=[OpenApiParameter("state", str, enum=list(Job.State.values))],
@@ -231,7 +231,7 @@ class TaskView(TenantView):
         """Where a job stands."""
         return Response(job_object(access_job(self.principal.membership, id)))
 
-    @extend_schema(responses=JobShape, operation_id="tasks_cancel", tags=["sources"])
+    @extend_schema(responses={200: JobShape}, operation_id="tasks_cancel", tags=["sources"])
     def delete(self, request: Request, id: UUID) -> Response:
         """Cancel a job that waits or runs; what it has done so far stays."""
         job = cancel_job(job=access_job(self.principal.membership, id))

@@ -18,7 +18,7 @@ from knowledge.api.shapes import (
 from knowledge.conversations import share_conversation
 from knowledge.models import Answer, Conversation
 from tenants.models import Ability
-from tenants.rest import TenantView
+from tenants.rest import TenantView, list_schema
 
 ASK = Ability.ASK.value
 
@@ -26,9 +26,7 @@ ASK = Ability.ASK.value
 class ConversationsView(TenantView):
     abilities = {"GET": ASK}
 
-    @extend_schema(
-        responses=ConversationShape(many=True), operation_id="conversations_list", tags=["conversations"]
-    )
+    @list_schema(ConversationShape, operation_id="conversations_list", tags=["conversations"])
     def get(self, request: Request) -> Response:
         """My conversations and those shared with me, latest first."""
         membership = self.principal.membership

@@ -36,7 +36,7 @@ from knowledge.models import Collection, Document, Job
 from ragsite.core.config import config
 from ragsite.core.problems import FieldProblem, Problem, not_found
 from tenants.models import Ability
-from tenants.rest import TenantView
+from tenants.rest import TenantView, list_schema
 
 ASK, UPLOAD = Ability.ASK.value, Ability.UPLOAD.value
 
@@ -72,8 +72,8 @@ class DocumentsView(TenantView):
     def get_parsers(self) -> Any:
         return [MultiPartParser()]
 
-    @extend_schema(
-        responses=DocumentShape(many=True),
+    @list_schema(
+        DocumentShape,
         operation_id="documents_list",
         tags=["documents"],
         parameters=[

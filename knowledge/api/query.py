@@ -1,8 +1,6 @@
 """Asking: whole, as a stream, or for passages alone."""
 
-import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator
 from typing import Any
 from uuid import UUID
 
@@ -28,18 +26,16 @@ from knowledge.answering.events import Event, follow_events
 from knowledge.answering.record import answer_object, present_answers
 from knowledge.answering.services import gateway
 from knowledge.api.shapes import AnswerShape, QuestionForm, SearchForm, SearchShape
+from knowledge.api.streaming import NDJSON, SSE, stream_events
 from knowledge.config import answer_config
 from knowledge.retrieval.base import Filters
 from ragsite.core.hops import run_db
-from ragsite.core.observability import REQUEST_LATENCY, REQUESTS, Stopwatch, request_context
+from ragsite.core.observability import REQUEST_LATENCY, REQUESTS, Stopwatch
 from ragsite.core.problems import Problem, not_found
 from tenants.models import Ability
-from tenants.rest import AsyncTenantView, TenantView, dump_json
-from tenants.scope import current_scope, enter
+from tenants.rest import AsyncTenantView, TenantView
 
 ASK = Ability.ASK.value
-NDJSON, SSE = "application/x-ndjson", "text/event-stream"
-HEARTBEAT_SECONDS = 15.0
 
 STREAM_DOC = """One JSON object an event: `sources` first, then `answer_chunk`, `citation` and, rarely, `restart` (forget
 the text so far), last `done` (the answer object without sources and answer) or `error` (a problem).
@@ -85,73 +81,6 @@ class QueryView(AsyncTenantView):
         )
 
 
-def _wants_sse(request: Request) -> bool:
-    accept = request.headers.get("Accept", "")
-    return SSE in accept and (NDJSON not in accept or accept.index(SSE) < accept.index(NDJSON))
-
-
-def stream_response(request: Request, events: AsyncGenerator[Event, None]) -> StreamingHttpResponse:
-    """Sends events as they come, in the format that was asked for.
-
-    The body runs after the middleware has left its scope, so scope and request id are entered again here.
-    """
-    sse = _wants_sse(request)
-    scope = current_scope()
-    request_id = getattr(request._request, "request_id", "")
-
-    async def body() -> AsyncIterator[bytes]:
-        with enter(scope), request_context(request_id):
-            sequence = 0
-            async with aclosing(_with_heartbeat(events)) as beating:
-                async for event in beating:
-                    if event is None:
-                        if sse:
-                            yield b": still here\n\n"
-                        continue
-                    sequence += 1
-                    data = dump_json(event)
-                    if sse:
-                        yield f"event: {event['type']}\nid: {sequence}\ndata: {data}\n\n".encode()
-                    else:
-                        yield f"{data}\n".encode()
-
-    response = StreamingHttpResponse(body(), content_type=SSE if sse else NDJSON)
-    response.headers["Cache-Control"] = "no-store"
-    response.headers["X-Accel-Buffering"] = "no"
-    return response
-
-
-async def _with_heartbeat(events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event | None, None]:
-    """The events, with a ``None`` whenever nothing came for 15 seconds."""
-    waiting: asyncio.Task[Event] | None = None
-    try:
-        while True:
-            waiting = waiting or asyncio.ensure_future(anext(events))
-            done, _ = await asyncio.wait({waiting}, timeout=HEARTBEAT_SECONDS)
-            if not done:
-                yield None
-                continue
-            finished, waiting = waiting, None
-            try:
-                event = finished.result()
-            except StopAsyncIteration:
-                return
-            yield event
-    finally:
-        if waiting is not None:
-            waiting.cancel()
-            await asyncio.wait({waiting})
-        await events.aclose()
-
-
-async def _after_first(first: Event | None, rest: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
-    async with aclosing(rest) as events:
-        if first is not None:
-            yield first
-        async for event in events:
-            yield event
-
-
 class QueryStreamView(AsyncTenantView):
     abilities = {"POST": ASK}
     content_negotiation_class = AnyFormat
@@ -169,9 +98,7 @@ class QueryStreamView(AsyncTenantView):
         events = answer_question(
             question=question, principal=self.principal, config=answer_config(), gateway=gateway()
         )
-        # What is wrong with the question is known before the first event: it is said with a status, not in the stream.
-        first = await anext(events, None)
-        return stream_response(request, _after_first(first, events))
+        return await stream_events(request._request, events)
 
 
 class SearchView(AsyncTenantView):
@@ -234,12 +161,12 @@ class AnswerStreamView(AsyncTenantView):
             for event in stored:
                 yield event
 
-        return stream_response(request, replay())
+        return await stream_events(request._request, replay())
 
     async def _follow(self, request: Request, id: UUID) -> StreamingHttpResponse:
         events = follow_events(membership=self.principal.membership, request_id=id)
         try:
-            first = await anext(events, None)
+            return await stream_events(request._request, events)
         except KeyError:
             raise not_found() from None
         except (RedisError, OSError):
@@ -249,7 +176,6 @@ class AnswerStreamView(AsyncTenantView):
                 "The cache does not answer, so the stream cannot be joined: read the answer in a moment.",
                 headers={"Retry-After": "5"},
             ) from None
-        return stream_response(request, _after_first(first, events))
 
 
 def _stored_events(*, membership: Any, pk: UUID) -> list[Event] | None:

@@ -49,7 +49,7 @@ class SourceShape(serializers.Serializer[Any]):
 
 
 class CitationShape(serializers.Serializer[Any]):
-    source = serializers.IntegerField(help_text="A source's n.")
+    source = serializers.IntegerField(help_text="A source's n.")  # type: ignore[assignment]
     start = serializers.IntegerField(help_text="Offset in the answer, in characters.")
     end = serializers.IntegerField()
 
@@ -81,6 +81,9 @@ class AnswerShape(serializers.Serializer[Any]):
     timings = serializers.DictField(child=serializers.FloatField(), help_text="Milliseconds by stage.")
     conversation = serializers.UUIDField(allow_null=True)
     timestamp = serializers.DateTimeField()
+    withheld = serializers.BooleanField(
+        required=False, help_text="true: it rests on a document that you may not read (any more)"
+    )
 
 
 class SearchShape(serializers.Serializer[Any]):
@@ -161,7 +164,7 @@ class CollectionForm(serializers.Serializer[Any]):
 
 class DocumentShape(serializers.ModelSerializer[Document]):
     collection = serializers.CharField(source="collection.slug")
-    source = serializers.UUIDField(source="source_id", allow_null=True)
+    source = serializers.UUIDField(source="source_id", allow_null=True)  # type: ignore[assignment]
 
     class Meta:
         model = Document
@@ -256,7 +259,7 @@ class SourceForm(serializers.Serializer[Any]):
 
 
 class IngestForm(serializers.Serializer[Any]):
-    source = serializers.UUIDField(required=False)
+    source = serializers.UUIDField(required=False)  # type: ignore[assignment]
     directory = serializers.CharField(max_length=1000, required=False)
     collection = serializers.CharField(max_length=60, required=False, help_text="Slug or id.")
     tags = tag_list()
@@ -269,7 +272,7 @@ class IngestForm(serializers.Serializer[Any]):
 
 class ReindexForm(serializers.Serializer[Any]):
     collection = serializers.CharField(max_length=60, required=False, help_text="Slug or id.")
-    source = serializers.UUIDField(required=False)
+    source = serializers.UUIDField(required=False)  # type: ignore[assignment]
     document = serializers.UUIDField(required=False)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
@@ -305,7 +308,7 @@ class JobShape(serializers.Serializer[Any]):
     progress = serializers.IntegerField(help_text="0–100")
     documents = JobDocumentsShape()
     chunks = JobChunksShape()
-    errors = JobErrorShape(many=True)
+    errors = JobErrorShape(many=True)  # type: ignore[assignment]
     result = serializers.JSONField(required=False)
     error = serializers.CharField(required=False)
     created_at = serializers.DateTimeField()

@@ -45,7 +45,7 @@ class SentenceTransformerEmbedder:
         import torch
         from sentence_transformers import SentenceTransformer
 
-        torch.set_num_threads(min(2, os.cpu_count() or 1))
+        torch.set_num_threads(config().embedding_threads)
         self.name = name
         self._model = SentenceTransformer(model_path(name), device="cpu")
         self.dimensions: int = self._model.get_embedding_dimension() or 0

@@ -13,10 +13,11 @@ from django.db import connection, connections
 from django.db.models import F, Q
 from django.utils import timezone
 
+from knowledge.ingestion.storage import delete_original
 from knowledge.models import Collection, Document, Job, Source
 from ragsite.core.problems import Problem
 from tenants.models import User
-from tenants.scope import unscoped
+from tenants.scope import atomic, on_commit, unscoped
 
 logger = structlog.get_logger(__name__)
 
@@ -46,7 +47,7 @@ def create_job(
     """A job row, and its task once the transaction commits."""
     from knowledge.tasks import run_job
 
-    job = Job.objects.create(
+    job: Job = Job.objects.create(
         kind=kind, user=user, document=document, source=source, collection=collection, step="waiting"
     )
     run_job.enqueue_on_commit(job_id=str(job.pk))
@@ -65,6 +66,7 @@ def cancel_job(*, job: Job) -> Job:
     )
     if ended:
         _fail_waiting_document(job, "Indexing was cancelled.")
+        forget_new_content(job=job)
     elif not Job.objects.filter(pk=job.pk, state=Job.State.PROGRESS).update(cancel_requested=True):
         raise Problem(409, "finished", "This job has ended already.")
     job.refresh_from_db()
@@ -89,6 +91,28 @@ def _fail_waiting_document(job: Job, reason: str) -> None:
         Document.objects.filter(pk=job.document_id, status=Document.Status.PENDING).update(
             status=Document.Status.FAILED, error=reason
         )
+
+
+def forget_new_content(*, job: Job) -> None:
+    """Drops content that was never indexed of a document that has older content, which goes on answering.
+
+    Not while another job is there to index it; and not of a document that has nothing else, so that it can be retried.
+    """
+    if not job.document_id:
+        return
+    with atomic():
+        document = Document.objects.select_for_update().without_text().filter(pk=job.document_id).first()
+        if document is None or not document.pending_name or not document.stored_name:
+            return
+        others = Job.objects.filter(
+            document_id=document.pk, state__in=[Job.State.PENDING, Job.State.PROGRESS]
+        ).exclude(pk=job.pk)
+        if others.exists():
+            return
+        tenant_id, name = document.tenant_id, document.pending_name
+        Document.objects.filter(pk=document.pk).update(pending_name="", pending_uri="")
+        if name != document.stored_name:
+            on_commit(lambda: delete_original(tenant_id=tenant_id, stored_name=name))
 
 
 class JobRun:

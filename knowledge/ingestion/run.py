@@ -1,15 +1,16 @@
 """What a job does, from its claim to its end."""
 
 from pathlib import PurePath
+from uuid import UUID
 
 import structlog
 
 from knowledge.embedding.base import Embedder
 from knowledge.ingestion.index import Original, index_document, mark_failed
-from knowledge.ingestion.jobs import JobCancelled, JobLost, JobRun, claim_job
+from knowledge.ingestion.jobs import JobCancelled, JobLost, JobRun, claim_job, forget_new_content
 from knowledge.ingestion.parse import ParseError
 from knowledge.ingestion.sources.base import SourceError
-from knowledge.ingestion.storage import delete_original, read_original
+from knowledge.ingestion.storage import read_original
 from knowledge.ingestion.sync import documents_of_job, sync_source
 from knowledge.models import Document, Job
 
@@ -63,12 +64,13 @@ def _work(*, run: JobRun, embedder: Embedder) -> None:
     run.finish(state=Job.State.SUCCESS, result={"documents": job.seen, "failed": job.failed})
 
 
-def _index_stored(*, run: JobRun, document_id: object, embedder: Embedder, alone: bool) -> str:
+def _index_stored(*, run: JobRun, document_id: UUID, embedder: Embedder, alone: bool) -> str:
     """Indexes one document from its stored original; returns why it failed, if it did."""
     document = Document.objects.select_related("collection").defer("text").filter(pk=document_id).first()
     if document is None or document.deleted_at is not None:
         return ""
     pending = document.pending_name or document.stored_name
+    uri = (document.pending_name and document.pending_uri) or document.uri
     if alone:
         run.report(step="reading", seen=1)
 
@@ -82,7 +84,7 @@ def _index_stored(*, run: JobRun, document_id: object, embedder: Embedder, alone
         data = read_original(tenant_id=document.tenant_id, stored_name=pending)
         result = index_document(
             document=document,
-            original=Original(data=data, filename=PurePath(document.uri).name, stored_name=pending),
+            original=Original(data=data, filename=PurePath(uri).name, stored_name=pending),
             embedder=embedder,
             on_progress=tell,
             before_swap=run.lock,
@@ -95,9 +97,13 @@ def _index_stored(*, run: JobRun, document_id: object, embedder: Embedder, alone
             else "Its original is gone from the disk: upload it again."
         )
         mark_failed(document=document, reason=reason)
-        run.add_error(document=document.uri, reason=reason)
+        if alone:
+            forget_new_content(job=run.job)
+        run.add_error(document=uri, reason=reason)
         return reason
-    Document.objects.filter(pk=document.pk, pending_name=pending).update(pending_name="")
+    Document.objects.filter(pk=document.pk, pending_name=pending).update(
+        pending_name="", pending_uri="", uri=uri
+    )
     run.report(changed=1, chunks_added=result.added, chunks_kept=result.kept, chunks_removed=result.removed)
     return ""
 
@@ -105,9 +111,7 @@ def _index_stored(*, run: JobRun, document_id: object, embedder: Embedder, alone
 def _end_cancelled(run: JobRun) -> None:
     job = run.job
     if job.kind == Job.Kind.DOCUMENT and job.document_id:
+        forget_new_content(job=job)
         document = Document.objects.without_text().get(pk=job.document_id)
-        if document.pending_name and document.chunk_count:
-            delete_original(tenant_id=document.tenant_id, stored_name=document.pending_name)
-            Document.objects.filter(pk=document.pk).update(pending_name="")
         mark_failed(document=document, reason="Indexing was cancelled.")
     run.finish(state=Job.State.CANCELLED)

@@ -19,7 +19,7 @@ from knowledge.ingestion.jobs import JobRun
 from knowledge.ingestion.parse import ParseError
 from knowledge.ingestion.sources.base import SourceConnector, SourceItem
 from knowledge.ingestion.sources.folder import FolderConnector, resolve_folder
-from knowledge.ingestion.storage import store_original
+from knowledge.ingestion.storage import delete_original, store_original
 from knowledge.models import Corpus, Document, Job, Source
 from ragsite.core.config import config
 from ragsite.core.observability import INGESTED
@@ -93,8 +93,10 @@ def _sync_item(
             and document.status == Document.Status.INDEXED
             and document.sha256 == hashlib.sha256(data).hexdigest()
         )
-        if document is not None and sorted(document.tags) != tags:
-            _retag(document=document, tags=tags)
+        if document is not None and (
+            sorted(document.tags) != tags or document.collection_id != source.collection_id
+        ):
+            _follow_source(document=document, source=source, tags=tags)
         if unchanged and not force:
             run.report(progress=progress, unchanged=1)
             return
@@ -109,14 +111,20 @@ def _sync_item(
                 tags=tags,
             )
         stored = document.stored_name if unchanged else store_original(tenant_id=source.tenant_id, data=data)
-        result = index_document(
-            document=document,
-            original=Original(data=data, filename=Path(item.uri).name, stored_name=stored),
-            embedder=embedder,
-            on_progress=lambda share: run.report(),
-            before_swap=run.lock,
-            title=document.given_title,
-        )
+        try:
+            result = index_document(
+                document=document,
+                original=Original(data=data, filename=Path(item.uri).name, stored_name=stored),
+                embedder=embedder,
+                on_progress=lambda share: run.report(),
+                before_swap=run.lock,
+                title=document.given_title,
+            )
+        except BaseException:
+            # Nothing points to it: the document's row keeps the original of what is indexed.
+            if not unchanged:
+                delete_original(tenant_id=source.tenant_id, stored_name=stored)
+            raise
         run.report(
             changed=1,
             chunks_added=result.added,
@@ -133,10 +141,10 @@ def _sync_item(
         run.add_error(document=item.uri, reason=f"The file could not be read: {error.strerror or error}.")
 
 
-def _retag(*, document: Document, tags: list[str]) -> None:
+def _follow_source(*, document: Document, source: Source, tags: list[str]) -> None:
     with atomic():
-        document.tags = tags
-        document.save(update_fields=["tags", "updated_at"])
+        document.tags, document.collection = tags, source.collection
+        document.save(update_fields=["tags", "collection", "updated_at"])
         retag_chunks(document=document)
 
 

@@ -1,4 +1,5 @@
 import uuid
+from typing import Any, ClassVar
 
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
@@ -16,7 +17,7 @@ class Conversation(TenantModel):
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)
 
-    objects = manager_of(ConversationQuerySet)
+    objects: ClassVar[Any] = manager_of(ConversationQuerySet)
 
     class Meta(TenantModel.Meta):
         ordering = ["-updated_at", "-id"]
@@ -83,7 +84,7 @@ class Answer(TenantModel):
     )
     created_at = models.DateTimeField(auto_now_add=True)
 
-    objects = manager_of(OwnQuerySet)
+    objects: ClassVar[Any] = manager_of(OwnQuerySet)
 
     class Meta(TenantModel.Meta):
         ordering = ["-created_at", "-id"]

@@ -1,3 +1,5 @@
+from typing import Any, ClassVar
+
 from django.contrib.postgres.fields import ArrayField
 from django.contrib.postgres.search import SearchVectorField
 from django.db import models
@@ -10,7 +12,7 @@ from tenants.models import TenantModel, User, validate_tag
 DIMENSIONS = 384  # all-MiniLM-L6-v2
 
 
-def tags_field(help_text: str = "") -> ArrayField:
+def tags_field(help_text: str = "") -> "ArrayField[Any, Any]":
     return ArrayField(
         models.CharField(max_length=60, validators=[validate_tag]),
         default=list,
@@ -168,6 +170,9 @@ class Document(TenantModel):
     pending_name = models.CharField(
         max_length=120, blank=True, editable=False, help_text="The original that waits to be indexed."
     )
+    pending_uri = models.CharField(
+        max_length=1000, blank=True, editable=False, help_text="The name that replaces ``uri`` with it."
+    )
     version = models.PositiveIntegerField(default=0, editable=False)
     status = models.CharField(max_length=10, choices=Status.choices, default=Status.PENDING, editable=False)
     error = models.TextField(blank=True, editable=False)
@@ -182,7 +187,7 @@ class Document(TenantModel):
     indexed_at = models.DateTimeField(null=True, blank=True, editable=False)
     deleted_at = models.DateTimeField(null=True, blank=True, editable=False)
 
-    objects = manager_of(DocumentQuerySet)
+    objects: ClassVar[Any] = manager_of(DocumentQuerySet)
 
     class Meta(TenantModel.Meta):
         ordering = ["-created_at", "-id"]
@@ -221,7 +226,7 @@ class Chunk(TenantModel):
     search = SearchVectorField()
     embedding = VectorField(dimensions=DIMENSIONS)
 
-    objects = manager_of(ChunkQuerySet)
+    objects: ClassVar[Any] = manager_of(ChunkQuerySet)
 
     class Meta(TenantModel.Meta):
         ordering = ["document", "ordinal"]

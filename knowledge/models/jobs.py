@@ -1,3 +1,5 @@
+from typing import Any, ClassVar
+
 from django.db import models
 
 from knowledge.models.documents import Collection, Document, Source
@@ -55,7 +57,7 @@ class Job(TenantModel):
     heartbeat_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField(null=True)
 
-    objects = manager_of(JobQuerySet)
+    objects: ClassVar[Any] = manager_of(JobQuerySet)
 
     class Meta(TenantModel.Meta):
         ordering = ["-created_at", "-id"]

@@ -54,8 +54,8 @@ def expand_spans(
         "pk", "document_id", "ordinal", "start", "end", "tokens", "heading_path"
     )
     by_place: defaultdict[UUID, dict[int, Neighbour]] = defaultdict(dict)
-    for row in rows:
-        neighbour = Neighbour(*row[:6], tuple(row[6]))
+    for pk, document_id, ordinal, start, end, tokens, heading_path in rows:
+        neighbour = Neighbour(pk, document_id, ordinal, start, end, tokens, tuple(heading_path))
         by_place[neighbour.document_id][neighbour.ordinal] = neighbour
     taken = {(chunk.document_id, chunk.ordinal) for chunk in found}
     left = context_tokens - sum(chunk.tokens for chunk in found)

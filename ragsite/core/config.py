@@ -65,6 +65,7 @@ class Config(BaseSettings):
     answer_seconds: float = Field(default=60, gt=0)
 
     embedding_model: str = "all-MiniLM-L6-v2"
+    embedding_threads: int = Field(default=2, ge=1, le=64)
 
     ingest_root: Path | None = None
     max_upload_bytes: int = Field(default=50 * 2**20, ge=1024)
@@ -163,15 +164,32 @@ def read_config() -> Config:
     Raises:
         ConfigError: names every bad variable and what is expected of it.
     """
-    in_dev = os.environ.get("RAGSITE_ENVIRONMENT", "dev") == "dev"
+    env_file = CHECKOUT / ".env" if os.environ.get("RAGSITE_ENVIRONMENT", "dev") == "dev" else None
     try:
-        return Config(_env_file=CHECKOUT / ".env" if in_dev else None)  # type: ignore[call-arg]
+        return Config(_env_file=env_file)  # type: ignore[call-arg]
     except ValidationError as error:
-        lines = []
-        for problem in error.errors():
-            message = problem["msg"].removeprefix("Value error, ")
-            lines.append(f"{_variable_of(problem['loc'])}: {message}" if problem["loc"] else message)
+        lines = _lines_of(error)
+        # What concerns several variables is looked at only when each is well formed: look again without the bad ones.
+        bad = {str(problem["loc"][0]) for problem in error.errors() if problem["loc"]}
+        defaults = {
+            name: field.get_default(call_default_factory=True)
+            for name, field in Config.model_fields.items()
+            if {name, _variable_of((name,))} & bad
+        }
+        try:
+            Config(_env_file=env_file, **defaults)  # type: ignore[call-arg]
+        except ValidationError as further:
+            named = {line.partition(":")[0] for line in lines}
+            lines += [line for line in _lines_of(further) if line.partition(":")[0] not in named]
         raise ConfigError("The configuration cannot be used:\n" + "\n".join(lines)) from None
+
+
+def _lines_of(error: ValidationError) -> list[str]:
+    lines = []
+    for problem in error.errors():
+        message = problem["msg"].removeprefix("Value error, ")
+        lines += [f"{_variable_of(problem['loc'])}: {message}"] if problem["loc"] else message.split("\n")
+    return lines
 
 
 @cache

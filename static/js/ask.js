@@ -1,7 +1,7 @@
 // Asking without leaving the page: streams the answer, stops it, and never loses a typed question.
 
 import { LiveAnswer } from "./live.js";
-import { ProblemError, csrfToken, readEvents } from "./stream.js";
+import { ConnectionError, ProblemError, csrfToken, readEvents } from "./stream.js";
 
 const KEPT = "ragsite-question";
 const NOBODY = "00000000-0000-0000-0000-000000000000";
@@ -109,6 +109,7 @@ async function ask(question) {
     if (done) await finish(live, done, question);
     else throw new ProblemError({ detail: words.broken });
   } catch (error) {
+    if (!(error instanceof ProblemError || error instanceof ConnectionError)) reportError(error);
     if (done) return; // the answer is there, only its final rendering did not come: what was streamed stays
     giveBack(question);
     if (controller.signal.aborted) {

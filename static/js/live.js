@@ -12,13 +12,16 @@ function age(updated) {
 }
 
 /** As the server's cards say it: the section without the title before it, the passage without Markdown's signs. */
-function section(source) {
+function sectionOf(source) {
   return source.heading.startsWith(source.title) ? source.heading.slice(source.title.length).replace(/^ › /, "") : source.heading;
 }
 
-function excerpt(text) {
-  return text.trim().replace(/^(?:#{1,6} [^\n]*\n+)+(?=\S)/, "")
-    .replace(/\*\*(\S(?:[^*\n]*\S)?)\*\*|`([^`\n]+)`/g, (_, strong, code) => strong || code);
+function excerptOf(source) {
+  const last = source.heading.split(" › ").pop();
+  let text = source.text.trim();
+  for (let m; (m = text.match(/^#{1,6} [^\n]*\n+/)) && text.slice(m[0].length).trim();) text = text.slice(m[0].length);
+  if (last && text.startsWith(`${last}\n`) && text.slice(last.length).trim()) text = text.slice(last.length).trimStart();
+  return text.replace(/\*\*(\S(?:[^*\n]*\S)?)\*\*|`([^`\n]+)`/g, (_, strong, code) => strong || code);
 }
 
 export class LiveAnswer {
@@ -57,8 +60,8 @@ export class LiveAnswer {
       made.querySelector(".source-n").textContent = source.n;
       made.querySelector(".source-title").textContent = source.title;
       made.querySelector(".source-place").textContent = source.collection +
-        (section(source) ? ` › ${section(source)}` : "") + (source.page ? ` · ${words.page} ${source.page}` : "");
-      made.querySelector(".source-text").textContent = excerpt(source.text);
+        (sectionOf(source) ? ` › ${sectionOf(source)}` : "") + (source.page ? ` · ${words.page} ${source.page}` : "");
+      made.querySelector(".source-text").textContent = excerptOf(source);
       const updated = made.querySelector("[data-age]"), score = made.querySelector("[data-score]");
       updated.textContent = `${updated.dataset.age} ${age(source.updated_at)}`;
       score.textContent = `${score.dataset.score} ${source.score.toFixed(2)}`;

@@ -9,15 +9,20 @@ export class ProblemError extends Error {
   }
 }
 
-/** Yields events; throws ProblemError, TypeError (no connection), or AbortError when the signal was used. */
+/** The server was not reached, or the connection broke. */
+export class ConnectionError extends Error {}
+
+const connected = (promise) => promise.catch((error) => { throw new ConnectionError(error.message, { cause: error }); });
+
+/** Yields events; throws ProblemError or ConnectionError (also when the signal was used). */
 export async function* readEvents(url, body, { token, signal }) {
-  const response = await fetch(url, {
+  const response = await connected(fetch(url, {
     method: "POST",
     headers: { "Content-Type": "application/json", Accept: "application/x-ndjson", "X-CSRFToken": token },
     body: JSON.stringify(body),
     credentials: "same-origin",
     signal,
-  });
+  }));
   if (!response.ok) {
     let problem = {};
     try { problem = await response.json(); } catch { /* a proxy's page, not ours */ }
@@ -27,7 +32,7 @@ export async function* readEvents(url, body, { token, signal }) {
   const decoder = new TextDecoder();
   let rest = "";
   for (;;) {
-    const { done, value } = await reader.read();
+    const { done, value } = await connected(reader.read());
     rest += decoder.decode(value, { stream: !done });
     const lines = rest.split("\n");
     rest = lines.pop();

@@ -12,7 +12,7 @@ from rest_framework.response import Response
 from ragsite.core.problems import FieldProblem, Problem
 from tenants.access import audit_events_visible_to
 from tenants.models import Ability, AuditEvent
-from tenants.rest import TenantView
+from tenants.rest import TenantView, list_schema
 from tenants.usage import summarise_costs
 
 
@@ -74,8 +74,8 @@ def read_period(request: Request, *, days: int = 30) -> tuple[datetime, datetime
 class AuditView(TenantView):
     abilities = {"GET": Ability.MANAGE.value}
 
-    @extend_schema(
-        responses=AuditEventShape(many=True),
+    @list_schema(
+        AuditEventShape,
         operation_id="audit_list",
         tags=["people"],
         parameters=[
@@ -135,6 +135,13 @@ class CostsShape(serializers.Serializer[Any]):
     by_user = UserCostShape(many=True)
     budget = serializers.JSONField(allow_null=True, help_text="null: no budget is set")
 
+    def get_fields(self) -> dict[str, Any]:
+        return {
+            "from": serializers.DateTimeField(),
+            "to": serializers.DateTimeField(),
+            **super().get_fields(),
+        }
+
 
 class CostsView(TenantView):
     abilities = {"GET": Ability.SEE_COSTS.value}
@@ -148,4 +155,4 @@ class CostsView(TenantView):
     def get(self, request: Request) -> Response:
         """What the tenant's model calls cost, in US dollars; the last 30 days unless told."""
         start, end = read_period(request)
-        return Response(summarise_costs(start=start, end=end))
+        return Response(CostsShape(summarise_costs(start=start, end=end)).data)

@@ -14,7 +14,7 @@ from tenants.api.people import role_named
 from tenants.keys import create_api_key, revoke_api_key
 from tenants.models import Ability, ApiKey, Membership
 from tenants.people import add_member, create_user
-from tenants.rest import TenantView
+from tenants.rest import TenantView, list_schema
 from tenants.scope import atomic
 
 MANAGE = Ability.MANAGE.value
@@ -74,7 +74,7 @@ class ApiKeyForm(serializers.Serializer[Any]):
 class ApiKeysView(TenantView):
     abilities = {"GET": MANAGE, "POST": MANAGE}
 
-    @extend_schema(responses=ApiKeyShape(many=True), operation_id="api_keys_list", tags=["people"])
+    @list_schema(ApiKeyShape, operation_id="api_keys_list", tags=["people"])
     def get(self, request: Request) -> Response:
         """The tenant's API keys, without the keys themselves."""
         return self.page(ApiKey.objects.select_related("membership__user", "membership__role"), ApiKeyShape)
@@ -109,7 +109,7 @@ class ApiKeysView(TenantView):
         try:
             return access_member(self.principal.membership, UUID(wanted))
         except ValueError:
-            member = (
+            member: Membership | None = (
                 Membership.objects.select_related("user", "role", "tenant")
                 .filter(user__username=wanted)
                 .first()

@@ -12,7 +12,7 @@ from ragsite.core.problems import FieldProblem, Problem
 from tenants.access import access_member, access_role
 from tenants.models import Ability, Membership, Role, validate_tag
 from tenants.people import add_member, change_member, create_user, delete_role, remove_member, save_role
-from tenants.rest import TenantView
+from tenants.rest import TenantView, list_schema
 from tenants.scope import atomic
 
 MANAGE = Ability.MANAGE.value
@@ -24,7 +24,7 @@ def role_named(name: str) -> Role:
     Raises:
         Problem: 400 that lists the roles.
     """
-    roles = {role.name: role for role in Role.objects.all()}
+    roles: dict[str, Role] = {role.name: role for role in Role.objects.all()}
     role = roles.get(name) or next((r for r in roles.values() if str(r.pk) == name), None)
     if role is None:
         raise Problem(
@@ -70,7 +70,7 @@ class MemberChangeForm(serializers.Serializer[Any]):
 class MembersView(TenantView):
     abilities = {"GET": MANAGE, "POST": MANAGE}
 
-    @extend_schema(responses=MemberShape(many=True), operation_id="members_list", tags=["people"])
+    @list_schema(MemberShape, operation_id="members_list", tags=["people"])
     def get(self, request: Request) -> Response:
         """The tenant's members."""
         return self.page(Membership.objects.select_related("user", "role"), MemberShape)
@@ -143,7 +143,7 @@ class RoleForm(serializers.Serializer[Any]):
 class RolesView(TenantView):
     abilities = {"GET": MANAGE, "POST": MANAGE}
 
-    @extend_schema(responses=RoleShape(many=True), operation_id="roles_list", tags=["people"])
+    @list_schema(RoleShape, operation_id="roles_list", tags=["people"])
     def get(self, request: Request) -> Response:
         """The tenant's roles: the tags they read, the things they may do."""
         return self.page(Role.objects.all(), RoleShape)

@@ -1,4 +1,5 @@
 import uuid
+from typing import Any, ClassVar
 
 from django.db import models
 
@@ -15,7 +16,7 @@ class TenantModel(models.Model):
         Tenant, on_delete=models.CASCADE, related_name="+", default=current_tenant_id, editable=False
     )
 
-    objects = TenantManager()
+    objects: ClassVar[Any] = TenantManager()
 
     class Meta:
         abstract = True

@@ -1,44 +1,28 @@
 """What the tests of the API and of indexing say often."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
 import jsonschema
+from asgiref.sync import async_to_sync
 from django.core.files.uploadedfile import SimpleUploadedFile
+from django.test import AsyncClient
 
 from tests.cast import Member
 
 PROBLEM_KEYS = {"type", "title", "status", "detail", "request_id"}
-ANSWER_KEYS = set(
-    [
-        "request_id",
-        "question",
-        "answer",
-        "sources",
-        "citations",
-        "cache",
-        "cache_hit",
-        "stale",
-        "confidence",
-        "grounded",
-        "answered",
-        "model",
-        "provider",
-        "fallback",
-        "variant",
-        "usage",
-        "latency_ms",
-        "timings",
-        "conversation",
-        "timestamp",
-    ]
-)
-SOURCE_KEYS = set(
-    ["n", "document_id", "title", "uri", "collection", "chunk_id", "text", "score", "page", "start", "end"]
-)
-JOB_KEYS = set(["id", "state", "step", "progress", "documents", "chunks", "errors"])
+# fmt: off
+ANSWER_KEYS = {
+    "request_id", "question", "answer", "sources", "citations", "cache", "cache_hit", "stale", "confidence", "grounded",
+    "answered", "model", "provider", "fallback", "variant", "usage", "latency_ms", "timings", "conversation", "timestamp",
+}
+SOURCE_KEYS = {
+    "n", "document_id", "title", "uri", "collection", "chunk_id", "text", "score", "page", "start", "end"
+}
+JOB_KEYS = {"id", "state", "step", "progress", "documents", "chunks", "errors"}
+# fmt: on
 HOLD_TIMER = "What is the hold timer on edge routers?"
 
 
@@ -128,15 +112,35 @@ def walk_pages(member: Member, path: str, page_size: int) -> list[dict[str, Any]
 # Streams
 
 
-def read_ndjson(lines: Iterable[str | bytes]) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in lines if line]
+def read_stream(
+    member: Member, path: str, body: dict[str, Any] | None = None, *, accept: str = ""
+) -> tuple[Any, str]:
+    """A response that may be a stream, and its whole body; GET without a ``body``."""
+
+    async def read() -> tuple[Any, str]:
+        headers = {"authorization": member.client.defaults["HTTP_AUTHORIZATION"]} | (
+            {"accept": accept} if accept else {}
+        )
+        client = AsyncClient()
+        url = f"/api/v1/{path}"
+        if body is None:
+            response = await client.get(url, headers=headers)
+        else:
+            response = await client.post(
+                url, json.dumps(body), content_type="application/json", headers=headers
+            )
+        if not response.streaming:
+            return response, response.content.decode()
+        return response, b"".join([part async for part in response.streaming_content]).decode()
+
+    return async_to_sync(read)()
 
 
-def body_of(response: Any) -> str:
-    """The whole body of a streamed response of Django's client."""
-    content = response.getvalue()
-    text: str = content.decode()
-    return text
+def read_events(member: Member, path: str, body: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+    """The events of an NDJSON stream."""
+    response, text = read_stream(member, path, body)
+    assert response.status_code == 200, text
+    return [json.loads(line) for line in text.splitlines()]
 
 
 def read_sse(text: str) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import uuid
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,9 @@ from typing import Any
 from django.apps import apps
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.db import connections
+from asgiref.sync import async_to_sync
 from django.test import Client
+from django.test.client import BOUNDARY, MULTIPART_CONTENT, encode_multipart
 
 from feedback.models import Feedback
 from knowledge.documents import delete_document
@@ -23,12 +26,9 @@ from tests.cast import PASSWORD, Cast, Member, add_indexed, member_of
 
 def call(client: Client, method: str, path: str, body: Any = None, **headers: str) -> Any:
     """One request; ``body`` is JSON, or a form with a file when it holds one."""
-    # A request in the event loop and one in a thread must not share the client's handler state.
     if method in ("GET", "HEAD"):
         return getattr(client, method.lower())(path, headers=headers or None)
     if body and any(isinstance(value, SimpleUploadedFile) for value in body.values()):
-        from django.test.client import BOUNDARY, MULTIPART_CONTENT, encode_multipart
-
         for value in body.values():
             if isinstance(value, SimpleUploadedFile):
                 value.seek(0)
@@ -43,8 +43,6 @@ def read_body(response: Any) -> bytes:
     if not response.streaming:
         return bytes(response.content)
     if response.is_async:
-        from asgiref.sync import async_to_sync
-
         async def collect() -> bytes:
             return b"".join([part async for part in response.streaming_content])
 
@@ -64,14 +62,12 @@ def signature(response: Any, *, hiding: tuple[str, ...] = ()) -> tuple[Any, ...]
         if isinstance(document, dict):
             document.pop("request_id", None)
         body = json.dumps(document, sort_keys=True)
-    import re
-
     body = re.sub(r'(csrfmiddlewaretoken" value|nonce|data-request-id)="[^"]*"', "", body)
     request_id = response.headers.get("X-Request-ID", "")
     for value in (request_id, *hiding):
         body = body.replace(value, "…") if value else body
     # The length says something only where the body does not (HEAD).
-    unlike = {"x-request-id", "content-security-policy", "set-cookie"} | ({"content-length"} if body else set())
+    unlike = {"x-request-id", "content-security-policy", "set-cookie", "expires"} | ({"content-length"} if body else set())
     headers = {k.lower(): v for k, v in response.headers.items() if k.lower() not in unlike}
     for name, value in headers.items():
         for hidden in hiding:

@@ -143,10 +143,10 @@ def test_every_route_with_an_id_has_a_case_for_every_method() -> None:
         assert methods_of(view) == set(CASES[route].bodies), route
 
 
-def attempts(case: Case) -> Iterator[tuple[str, Any]]:
+def attempts(route: str, case: Case) -> Iterator[tuple[str, Any]]:
     for method, body in case.bodies.items():
         yield method, body()
-        if method == "GET":
+        if method == "GET" and route.startswith("api/"):
             yield "HEAD", None
 
 
@@ -162,10 +162,10 @@ def test_a_foreign_id_is_answered_like_an_absent_one(cast: Cast) -> None:
     rows: Rows = make_rows(cast, slug="acme", admin="ada", member="hal")
     before = fingerprint(cast.acme.pk)
     gus = every_way_in(cast.gus, slug="globex")
-    strangers = {**gus, "gina": cast.gina.client, "hank": cast.hank.client, "nobody": Client()}
+    strangers = {**gus, "gina": cast.gina.client, "nobody": Client()}
     for route, case in CASES.items():
         pk = getattr(rows, case.thing)
-        for method, body in attempts(case):
+        for method, body in attempts(route, case):
             for name, client in strangers.items():
                 told, expected = compare(client, route, method, body, pk)
                 where = f"{name} {method} {route}"
@@ -180,27 +180,22 @@ def test_a_foreign_id_is_answered_like_an_absent_one(cast: Cast) -> None:
 
     # The control: to their owner the same requests are no 404.
     ways = sorted(
-        ((route, case, method, body) for route, case in CASES.items() for method, body in attempts(case)),
+        ((route, case, method, body) for route, case in CASES.items() for method, body in attempts(route, case)),
         key=lambda way: (way[2] == "DELETE", way[1].thing in ("collection", "source", "conversation")),
     )
     for route, case, method, body in ways:
         told = signature(call(cast.ada.client, method, path_of(route, getattr(rows, case.thing)), body))
-        if (method, route) in {
-            ("DELETE", "api/v1/feedback/<uuid:id>"),
-        }:
-            assert told[0] == 204, route
         assert told[0] not in (401, 404, 405) and told[0] < 500, (method, route, told)
     assert fingerprint(cast.acme.pk) != before
 
 
 def test_what_a_role_may_not_see_is_answered_like_what_is_absent(cast: Cast) -> None:
     rows: Rows = make_rows(cast, slug="acme", admin="ada", member="hal")
-    before = fingerprint(cast.acme.pk)
     engineer = every_way_in(cast.nina, slug="acme")  # may ask and upload; the rows are ada's
     before = fingerprint(cast.acme.pk)
     for route, case in CASES.items():
         pk = getattr(rows, case.thing)
-        for method, body in attempts(case):
+        for method, body in attempts(route, case):
             if case.hidden:
                 for name, client in engineer.items():
                     told, expected = compare(client, route, method, body, pk)

@@ -60,7 +60,7 @@ class Command(BaseCommand):
             if row["slug"] not in collections:
                 collections[row["slug"]] = save_collection(collection=Collection(), changes=row)
         # A document that somebody deleted stays deleted; one that a killed start left half-way is finished.
-        known = {d.uri: d for d in Document.objects.without_text()}
+        known: dict[str, Document] = {d.uri: d for d in Document.objects.without_text()}
         todo = [
             row
             for row in entry["documents"]

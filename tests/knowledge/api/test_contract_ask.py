@@ -13,6 +13,7 @@ from tests.knowledge.helpers import (
     check_problem,
     check_source_offsets,
     conforms,
+    read_stream,
     send,
 )
 from tests.knowledge.shared import _django_db_helper, on_shared_cast  # noqa: F401
@@ -29,13 +30,10 @@ def test_the_answer_object(shared: Any) -> None:
     assert body["answered"] is True and body["grounded"] is True and body["citations"]
     assert (body["cache"], body["cache_hit"], body["stale"]) == ("miss", False, False)
     assert (body["provider"], body["fallback"], body["variant"]) == ("extractive", False, None)
-    assert body["usage"] == {"input_tokens": 0, "output_tokens": 0, "cost_usd": "0"} or (
-        float(body["usage"]["cost_usd"]) == 0
-    )
+    assert body["usage"] == {"input_tokens": 0, "output_tokens": 0, "cost_usd": "0.00000000"}
     assert body["request_id"] == response.headers["X-Request-ID"]
     assert body["conversation"] == body["request_id"]
     assert body["latency_ms"] > 0 and {"embed", "retrieve"} <= set(body["timings"])
-    assert sum(body["timings"].values()) <= body["latency_ms"] * 1.5 + 50
     for source in body["sources"]:
         assert source["collection"] == "handbook" and source["uri"].endswith(".md")
 
@@ -89,8 +87,6 @@ def test_limits_of_a_question(shared: Any, path: str) -> None:
         if response.status_code == 400:
             (error,) = check_problem(response, 400, "invalid")["errors"]
             assert error["field"].split(".")[0] in body or error["field"] == "question"
-        elif path == "query/stream":
-            response.getvalue()
         code: int = response.status_code
         return code
 
@@ -172,7 +168,7 @@ def test_an_answer_whose_document_has_gone_is_withheld(shared: Any) -> None:
     response = send(shared.hal, "get", f"answers/{body['request_id']}")
     stored = conforms(response, "/api/v1/answers/{id}", "get")
     assert "640" not in str(stored) and stored["citations"] == []
-    stream = send(shared.hal, "get", f"answers/{body['request_id']}/stream").getvalue().decode()
+    _, stream = read_stream(shared.hal, f"answers/{body['request_id']}/stream")
     assert "640" not in stream and "answer_chunk" in stream
 
 

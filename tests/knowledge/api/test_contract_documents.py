@@ -195,7 +195,7 @@ def test_reindex_of_one_document_of_a_collection_and_of_everything(shared: Any) 
         started = conforms(send(shared.ada, "post", "reindex", body), "/api/v1/reindex", "post")
         done = run_job(shared.ada, started["task_id"])
         assert done["state"] == "SUCCESS" and done["documents"]["seen"] >= count
-        assert done["chunks"]["added"] == 0 and done["chunks"]["kept"] >= count
+        assert done["chunks"]["kept"] >= count
     check_problem(send(shared.ada, "post", "reindex", {"document": str(uuid4())}), 404)
     check_problem(send(shared.gus, "post", "reindex", {"document": document}), 404)
     check_problem(send(shared.ada, "post", "reindex", {"document": document, "collection": "handbook"}), 400)

@@ -1,0 +1,216 @@
+"""Folder sources: what is new, changed, unchanged, gone, broken; and what a schedule is."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.utils import timezone
+
+from ragsite.core.config import config
+from tests.knowledge.helpers import check_problem, conforms, run_job, send
+from tests.knowledge.shared import _django_db_helper, on_shared_cast  # noqa: F401
+
+pytestmark = on_shared_cast
+
+
+@pytest.fixture
+def root(tmp_path: Path, configure: Any) -> Path:
+    configure(RAGSITE_INGEST_ROOT=tmp_path)
+    return tmp_path
+
+
+def add_source(shared: Any, folder: Path, **form: Any) -> str:
+    body = {"path": folder.name, "tags": ["runbooks"], "collection": "handbook", **form}
+    response = send(shared.ada, "post", "sources", body)
+    assert response.status_code == 201, response.content
+    return str(response.json()["id"])
+
+
+def sync(shared: Any, source: str) -> dict[str, Any]:
+    return run_job(shared.ada, send(shared.ada, "post", f"sources/{source}/sync").json()["task_id"])
+
+
+def documents_of(shared: Any, source: str) -> dict[str, dict[str, Any]]:
+    rows = send(shared.ada, "get", "documents?page_size=200").json()["results"]
+    return {row["uri"]: row for row in rows if row["source"] == source}
+
+
+def stored_files(shared: Any) -> int:
+    return sum(path.is_file() for path in (config().documents_root / str(shared.acme.pk)).rglob("*"))
+
+
+def test_a_folder_is_kept_in_step(shared: Any, root: Path) -> None:
+    from knowledge.models import Chunk
+    from tenants.scope import scope
+
+    folder = root / "team"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "a.md").write_text("# A\n\n## One\n\nThe lynx link is up.\n\n## Two\n\nThe second section.\n")
+    (folder / "sub" / "b.txt").write_text("The lynx link is down.\n")
+    (folder / "bad.pdf").write_bytes(b"no pdf at all")
+    (folder / "picture.png").write_bytes(b"\x89PNG")
+    (folder / "empty.md").write_text("")
+    (folder / ".hidden.md").write_text("# Hidden\n\nThe lynx is hidden.\n")
+    os.symlink("/etc/hostname", folder / "link.txt")
+    source = add_source(shared, folder)
+
+    job = sync(shared, source)
+    assert job["state"] == "SUCCESS" and job["progress"] == 100
+    assert job["documents"] == {"seen": 5, "changed": 2, "unchanged": 0, "deleted": 0, "failed": 3}
+    assert {error["document"] for error in job["errors"]} == {"bad.pdf", "picture.png", "empty.md"}
+    assert all(error["reason"] for error in job["errors"])
+    assert job["chunks"]["added"] == 3
+    found = documents_of(shared, source)
+    assert {uri for uri, row in found.items() if row["status"] == "indexed"} == {"a.md", "sub/b.txt"}
+    assert found["a.md"]["tags"] == ["runbooks"]
+
+    def chunks() -> set[Any]:
+        with scope(tenant_id=shared.acme.pk, tags=None):
+            return set(Chunk.objects.filter(document_id=found["a.md"]["id"]).values_list("pk", flat=True))
+
+    kept, files = chunks(), stored_files(shared)
+    again = sync(shared, source)
+    assert again["documents"] == {"seen": 5, "changed": 0, "unchanged": 2, "deleted": 0, "failed": 3}
+    assert again["chunks"] == {"added": 0, "kept": 0, "removed": 0}
+    assert chunks() == kept
+    # Touched but not changed is unchanged: the hash decides, not the time.
+    (folder / "sub" / "b.txt").touch()
+    (folder / "a.md").write_text(
+        "# A\n\n## One\n\nThe lynx link is up.\n\n## Two\n\nAnother second section.\n"
+    )
+    third = sync(shared, source)
+    assert third["documents"]["changed"] == 1 and third["documents"]["unchanged"] == 1
+    assert third["chunks"] == {"added": 1, "kept": 1, "removed": 1}
+    assert len(chunks() & kept) == 1
+    assert stored_files(shared) == files, "files of failed or replaced documents stay on the disk"
+
+    (folder / "sub" / "b.txt").unlink()
+    fourth = sync(shared, source)
+    assert fourth["documents"]["deleted"] == 1
+    assert "sub/b.txt" not in documents_of(shared, source)
+    hits = send(shared.nina, "post", "search", {"question": "lynx link", "tags": ["runbooks"]}).json()[
+        "sources"
+    ]
+    assert "is up" in str(hits) and "is down" not in str(hits) and "hidden" not in str(hits)
+    # It comes back: a fresh document beside the deleted one, which can no longer be restored over it.
+    (folder / "sub" / "b.txt").write_text("The lynx link is down.\n")
+    assert sync(shared, source)["documents"]["changed"] == 1
+    gone = send(shared.ada, "get", "documents?deleted=true").json()["results"]
+    old = next(row for row in gone if row["source"] == source)
+    check_problem(send(shared.ada, "post", f"documents/{old['id']}/restore"), 409)
+
+
+def test_a_folder_that_is_away_deletes_nothing(shared: Any, root: Path) -> None:
+    folder = root / "mount"
+    folder.mkdir()
+    (folder / "a.md").write_text("# A\n\nText.\n")
+    source = add_source(shared, folder)
+    sync(shared, source)
+    folder.rename(root / "elsewhere")
+    job = sync(shared, source)
+    assert job["state"] == "FAILURE" and job["error"]
+    assert list(documents_of(shared, source)) == ["a.md"]
+    # Nor may the folder become a way out of the allowed root.
+    os.symlink("/etc", folder)
+    assert sync(shared, source)["state"] == "FAILURE"
+    assert list(documents_of(shared, source)) == ["a.md"]
+
+
+def test_what_a_source_says_reaches_its_documents(shared: Any, root: Path) -> None:
+    folder = root / "moved"
+    folder.mkdir()
+    (folder / "a.md").write_text("# A\n\nText.\n")
+    source = add_source(shared, folder)
+    sync(shared, source)
+    send(shared.ada, "post", "collections", {"name": "Other", "slug": "other", "default_tags": ["faq"]})
+    send(shared.ada, "patch", f"sources/{source}", {"tags": [], "collection": "other"})
+    assert sync(shared, source)["documents"]["unchanged"] == 1
+    row = documents_of(shared, source)["a.md"]
+    assert row["tags"] == ["faq"] and row["collection"] == "other"
+    body = {"question": "text of a", "collections": ["other"]}
+    assert send(shared.hal, "post", "search", body).json()["sources"]
+
+
+def test_a_document_of_a_source_is_changed_there(shared: Any, root: Path) -> None:
+    from django.core.files.uploadedfile import SimpleUploadedFile
+    from django.test.client import BOUNDARY, MULTIPART_CONTENT, encode_multipart
+
+    folder = root / "fixed"
+    folder.mkdir()
+    (folder / "a.md").write_text("# A\n\nText.\n")
+    source = add_source(shared, folder)
+    sync(shared, source)
+    document = documents_of(shared, source)["a.md"]["id"]
+    body = encode_multipart(BOUNDARY, {"file": SimpleUploadedFile("a.md", b"# B\n\nB.\n")})
+    put = shared.ada.client.put(f"/api/v1/documents/{document}", body, content_type=MULTIPART_CONTENT)
+    check_problem(put, 409, "of-a-source")
+
+
+def test_a_deleted_source_takes_its_documents_and_files_along(shared: Any, root: Path) -> None:
+    folder = root / "leaving"
+    folder.mkdir()
+    (folder / "a.md").write_text("# A\n\nText.\n")
+    files = stored_files(shared)
+    source = add_source(shared, folder, schedule="*/5 * * * *")
+    sync(shared, source)
+    document = documents_of(shared, source)["a.md"]["id"]
+    assert stored_files(shared) == files + 1
+    assert send(shared.ada, "delete", f"sources/{source}").status_code == 204
+    check_problem(send(shared.ada, "get", f"documents/{document}"), 404)
+    assert stored_files(shared) == files
+    assert not periodic(source)
+
+
+def periodic(source: str) -> Any:
+    from django_celery_beat.models import PeriodicTask
+
+    return PeriodicTask.objects.filter(name__contains=source).first()
+
+
+def test_a_schedule_is_a_row_of_beat_and_makes_a_job(shared: Any, root: Path) -> None:
+    from knowledge.tasks import sync_source
+
+    folder = root / "scheduled"
+    folder.mkdir()
+    (folder / "a.md").write_text("# A\n\nText.\n")
+    source = add_source(shared, folder, schedule="*/15 6-20 * * 1-5", time_zone="Europe/Berlin")
+    row = periodic(source)
+    assert row.task == "knowledge.sync_source" and row.enabled
+    assert str(row.crontab.timezone) == "Europe/Berlin"
+    assert (row.crontab.minute, row.crontab.hour, row.crontab.day_of_week) == ("*/15", "6-20", "1-5")
+    assert row.schedule.is_due(timezone.now())
+
+    def fire() -> None:
+        # As beat sends it: arguments and headers from the row.
+        sync_source.apply(kwargs=json.loads(row.kwargs), headers=json.loads(row.headers), throw=True)
+
+    fire()
+    waiting = send(shared.ada, "get", "tasks?state=PENDING").json()["results"]
+    (job,) = [t for t in waiting if t["kind"] == "sync"]
+    fire()  # one is waiting: no second one
+    assert len(send(shared.ada, "get", "tasks?state=PENDING").json()["results"]) == len(waiting)
+    assert run_job(shared.ada, job["id"])["documents"]["changed"] == 1
+
+    response = send(shared.ada, "patch", f"sources/{source}", {"schedule": "0 3 * * *", "enabled": False})
+    changed = conforms(response, "/api/v1/sources/{id}", "patch")
+    assert changed["schedule"] == "0 3 * * *"
+    row = periodic(source)
+    assert row.crontab.minute == "0" and not row.enabled
+    fire()
+    assert not send(shared.ada, "get", "tasks?state=PENDING").json()["results"]
+    for wrong in ("every day", "* * * *", "99 * * * *", "* * * * * *"):
+        problem = check_problem(send(shared.ada, "patch", f"sources/{source}", {"schedule": wrong}), 400)
+        assert problem["errors"][0]["field"] == "schedule"
+    zone = check_problem(send(shared.ada, "patch", f"sources/{source}", {"time_zone": "Mars/Olympus"}), 400)
+    assert zone["errors"][0]["field"] == "time_zone"
+    send(shared.ada, "patch", f"sources/{source}", {"schedule": ""})
+    assert periodic(source) is None
+
+
+def test_a_task_without_its_tenant_does_nothing(shared: Any) -> None:
+    from knowledge.tasks import sync_source
+
+    with pytest.raises(RuntimeError, match="without a tenant"):
+        sync_source.apply(kwargs={"source_id": "x"}, throw=True)
