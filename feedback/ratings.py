@@ -9,21 +9,14 @@ from knowledge.models import Answer
 from ragsite.core.observability import FEEDBACK
 from ragsite.core.problems import FieldProblem, Problem
 from tenants.access import Principal
-from tenants.audit import record_event
+from tenants.audit import record_by
 from tenants.scope import atomic
 
 VALUES = ("rating", "helpful", "reasons", "comment", "correction")
 
 
-def _record(principal: Principal, action: str, feedback: Feedback) -> None:
-    record_event(
-        action=action,
-        membership=principal.membership,
-        method=principal.method,
-        target=feedback,
-        detail={"answer": str(feedback.answer_id), "rating": feedback.rating, "helpful": feedback.helpful},
-        address=principal.address,
-    )
+def _detail(feedback: Feedback) -> dict[str, Any]:
+    return {"answer": str(feedback.answer_id), "rating": feedback.rating, "helpful": feedback.helpful}
 
 
 def rate_answer(*, principal: Principal, answer: Answer, values: dict[str, Any]) -> Feedback:
@@ -39,7 +32,7 @@ def rate_answer(*, principal: Principal, answer: Answer, values: dict[str, Any])
     try:
         with atomic():
             feedback.save(force_insert=True)
-            _record(principal, "feedback.create", feedback)
+            record_by(principal, "feedback.create", feedback, _detail(feedback))
     except IntegrityError:
         raise Problem(409, "conflict", "You have rated this answer already: change that rating.") from None
     FEEDBACK.labels(str(feedback.rating or ("helpful" if feedback.helpful else "other"))).inc()
@@ -63,12 +56,12 @@ def change_rating(*, principal: Principal, feedback: Feedback, values: dict[str,
         )
     with atomic():
         feedback.save()
-        _record(principal, "feedback.change", feedback)
+        record_by(principal, "feedback.change", feedback, _detail(feedback))
     return feedback
 
 
 def withdraw_rating(*, principal: Principal, feedback: Feedback) -> None:
     """Removes the feedback."""
     with atomic():
-        _record(principal, "feedback.delete", feedback)
+        record_by(principal, "feedback.delete", feedback, _detail(feedback))
         feedback.delete()

@@ -5,10 +5,10 @@ from uuid import UUID
 
 from django.db.models import Q
 
-from knowledge.documents import record
 from knowledge.models import Answer, Conversation, ConversationShare, Document
 from ragsite.core.problems import FieldProblem, Problem
 from tenants.access import Principal
+from tenants.audit import record_by
 from tenants.models import Membership
 from tenants.scope import atomic
 
@@ -57,7 +57,7 @@ def share_conversation(
         for member in rows:
             ConversationShare.objects.get_or_create(conversation=conversation, membership=member)
         names = sorted(m.user.username for m in rows)
-        record(principal, "conversation.share", conversation, {"members": names})
+        record_by(principal, "conversation.share", conversation, {"members": names})
     return names
 
 

@@ -19,7 +19,7 @@ from knowledge.ingestion.storage import delete_original, store_original
 from knowledge.models import Chunk, Collection, Corpus, Document, Job
 from ragsite.core.problems import FieldProblem, Problem
 from tenants.access import Principal
-from tenants.audit import record_event
+from tenants.audit import record_by
 from tenants.models import Role, validate_tag
 from tenants.people import invalid
 from tenants.scope import atomic, on_commit, require_tenant_id
@@ -34,20 +34,6 @@ class Upload:
 
     filename: str
     data: bytes
-
-
-def record(
-    principal: Principal | None, action: str, target: Any, detail: dict[str, Any] | None = None
-) -> None:
-    """An event by a member, or by the system where there is none."""
-    record_event(
-        action=action,
-        membership=principal.membership if principal else None,
-        method=principal.method if principal else "",
-        target=target,
-        detail=detail,
-        address=principal.address if principal else None,
-    )
 
 
 def default_collection() -> Collection:
@@ -81,7 +67,7 @@ def save_collection(
         collection.save()
         if not creating:
             Corpus.raise_version()
-        record(
+        record_by(
             principal,
             "collection.create" if creating else "collection.change",
             collection,
@@ -98,7 +84,7 @@ def delete_collection(*, collection: Collection, principal: Principal | None = N
     """
     try:
         with atomic():
-            record(principal, "collection.delete", collection, {"slug": collection.slug})
+            record_by(principal, "collection.delete", collection, {"slug": collection.slug})
             collection.delete()
     except ProtectedError:
         raise Problem(
@@ -193,7 +179,7 @@ def add_document(
             created_by=user,
         )
         job = create_job(kind=Job.Kind.DOCUMENT, document=document, user=user)
-        record(
+        record_by(
             principal,
             "document.upload",
             document,
@@ -220,7 +206,7 @@ def replace_content(*, document: Document, upload: Upload, principal: Principal 
         row.pending_name, row.pending_uri = stored, filename
         row.save(update_fields=["pending_name", "pending_uri", "updated_at"])
         job = create_job(kind=Job.Kind.DOCUMENT, document=row, user=user)
-        record(principal, "document.replace", row, {"title": row.title, "file": filename})
+        record_by(principal, "document.replace", row, {"title": row.title, "file": filename})
         if abandoned:
             on_commit(lambda: delete_original(tenant_id=row.tenant_id, stored_name=abandoned))
     return job
@@ -250,7 +236,7 @@ def change_document(
         document.save(update_fields=["title", "given_title", "tags", "collection", "updated_at"])
         retag_chunks(document=document)
         after = {"title": document.title, "tags": document.tags, "collection": document.collection.slug}
-        record(principal, "document.change", document, {"before": before, "after": after})
+        record_by(principal, "document.change", document, {"before": before, "after": after})
     return document
 
 
@@ -259,7 +245,7 @@ def delete_document(*, document: Document, principal: Principal | None = None) -
     with atomic():
         Document.objects.filter(pk=document.pk).update(deleted_at=timezone.now())
         Corpus.raise_version()
-        record(principal, "document.delete", document, {"title": document.title})
+        record_by(principal, "document.delete", document, {"title": document.title})
 
 
 def restore_document(*, document: Document, principal: Principal | None = None) -> Document:
@@ -278,7 +264,7 @@ def restore_document(*, document: Document, principal: Principal | None = None) 
             raise Problem(409, "conflict", "Its source holds another document of this path by now.")
         Document.objects.filter(pk=document.pk).update(deleted_at=None)
         Corpus.raise_version()
-        record(principal, "document.restore", document, {"title": document.title})
+        record_by(principal, "document.restore", document, {"title": document.title})
     document.deleted_at = None
     return document
 
@@ -290,7 +276,7 @@ def erase_deleted(*, before: datetime) -> int:
     for document in documents[:1000]:
         names = [document.stored_name, document.pending_name]
         with atomic():
-            record(None, "document.erase", document, {"title": document.title})
+            record_by(None, "document.erase", document, {"title": document.title})
             Chunk.objects.filter(document=document).delete()
             document.delete()
         for name in names:

@@ -9,7 +9,6 @@ from celery.schedules import ParseException
 from django.core.exceptions import ValidationError
 from django_celery_beat.models import CrontabSchedule, PeriodicTask, PeriodicTasks
 
-from knowledge.documents import record
 from knowledge.ingestion.jobs import create_job
 from knowledge.ingestion.sources.base import SourceError
 from knowledge.ingestion.sources.folder import resolve_folder
@@ -17,6 +16,7 @@ from knowledge.ingestion.storage import delete_original
 from knowledge.models import Collection, Corpus, Document, Job, Source
 from ragsite.core.problems import FieldProblem, Problem
 from tenants.access import Principal
+from tenants.audit import record_by
 from tenants.people import invalid
 from tenants.scope import atomic, on_commit
 
@@ -120,7 +120,7 @@ def save_source(*, source: Source, changes: dict[str, Any], principal: Principal
             raise Problem(409, "conflict", "This folder is a source of this collection already.")
         source.save()
         set_schedule(source=source)
-        record(
+        record_by(
             principal,
             "source.create" if creating else "source.change",
             source,
@@ -136,7 +136,7 @@ def delete_source(*, source: Source, principal: Principal | None = None) -> None
         PeriodicTasks.update_changed()
         tenant_id = source.tenant_id
         files = list(Document.objects.filter(source=source).values_list("stored_name", "pending_name"))
-        record(principal, "source.delete", source, {"name": source.name, "documents": len(files)})
+        record_by(principal, "source.delete", source, {"name": source.name, "documents": len(files)})
         source.delete()
         Corpus.raise_version()
 
@@ -157,7 +157,7 @@ def start_sync(*, source: Source, principal: Principal | None = None) -> Job:
         job = create_job(
             kind=Job.Kind.SYNC, source=source, user=principal.membership.user if principal else None
         )
-        record(principal, "source.sync", source, {"name": source.name})
+        record_by(principal, "source.sync", source, {"name": source.name})
     return job
 
 

@@ -19,12 +19,12 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_http_methods
 
 from knowledge.access import access_answer, access_conversation, access_document
-from knowledge.answering.answer import Question, collect_answer, new_question_id
+from knowledge.answering.answer import collect_answer, new_question_id
+from knowledge.answering.journey import Question
 from knowledge.answering.record import present_answers
 from knowledge.answering.services import gateway
 from knowledge.api.shapes import QuestionForm
 from knowledge.config import answer_config
-from knowledge.documents import record
 from knowledge.models import Answer, Chunk, Collection, Conversation, Document
 from knowledge.rendering import (
     WINDOW_CHARACTERS,
@@ -39,6 +39,7 @@ from knowledge.rendering import (
 from ragsite.core.hops import run_db
 from ragsite.core.problems import Problem
 from tenants.access import Principal
+from tenants.audit import record_by
 from tenants.models import Ability, Membership
 from tenants.rest import problem_of
 from tenants.views import member_page, render_page, render_problem, shell_context, to_sign_in
@@ -305,7 +306,7 @@ def document_page(request: HttpRequest, principal: Principal, id: UUID) -> HttpR
         if document.media_type == "text/markdown"
         else heading_levels(paths.values_list("heading_path", flat=True))
     )
-    record(principal, "document.read", document, {"title": document.title})
+    record_by(principal, "document.read", document, {"title": document.title})
     context = {
         "document": document,
         "shown_tags": document.tags,

@@ -9,8 +9,11 @@ from django.core.asgi import get_asgi_application
 
 application = get_asgi_application()
 
+from django.urls import get_resolver
+
 from ragsite.boot import refuse_demo_data
 from ragsite.health import load_model_in_background
 
 refuse_demo_data()
+get_resolver().url_patterns  # noqa: B018  the first request need not import every view, in rivalry with the model
 load_model_in_background()

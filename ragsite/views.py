@@ -1,11 +1,13 @@
 """The views of no app: errors."""
 
+import sys
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 
 from ragsite.core.problems import Problem, not_found, problem_response
+from tenants.rest import problem_of
 
 CSRF = Problem(403, "csrf", "The form has expired or came from elsewhere: reload the page and try again.")
 
@@ -34,15 +36,24 @@ def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
     return render(request, "error.html", {"problem": problem}, status=400)
 
 
+INTERNAL = Problem(
+    500,
+    "internal",
+    "Something went wrong on our side; nothing of yours is lost. Tell your operator the request id.",
+)
+
+
 def server_error(request: HttpRequest) -> HttpResponse:
-    problem = Problem(
-        500,
-        "internal",
-        "Something went wrong on our side; nothing of yours is lost. Tell your operator the request id.",
-    )
+    # Django calls this while it handles the exception: what a middleware met, a database that is away for instance,
+    # is told as a view would have told it.
+    error = sys.exc_info()[1]
+    problem = (problem_of(error) if isinstance(error, Exception) else None) or INTERNAL
     if _is_api(request):
         return problem_response(problem)
-    return render(request, "error.html", {"problem": problem}, status=500)
+    response = render(request, "error.html", {"problem": problem}, status=problem.status)
+    for name, value in problem.headers.items():
+        response.headers[name] = value
+    return response
 
 
 def csrf_failure(request: HttpRequest, reason: str = "", **_: Any) -> HttpResponse:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from ragsite.core.observability import current_request_id
+from tenants.access import Principal
 from tenants.models.audit import AuditEvent
 from tenants.models.people import Membership, User
 from tenants.scope import current_scope
@@ -48,6 +49,20 @@ def record_event(
         event.save(using="platform", force_insert=True)
     else:
         event.save(force_insert=True)
+
+
+def record_by(
+    principal: Principal | None, action: str, target: Any, detail: dict[str, Any] | None = None
+) -> None:
+    """``record_event`` for what a member did, or the system where ``principal`` is ``None``."""
+    record_event(
+        action=action,
+        membership=principal.membership if principal else None,
+        method=principal.method if principal else "",
+        target=target,
+        detail=detail,
+        address=principal.address if principal else None,
+    )
 
 
 def record_platform_event(*, action: str, actor: User | None, detail: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ from django.utils import timezone
 
 from ragsite.core.problems import FieldProblem, Problem
 from tenants.access import Principal, unauthenticated
-from tenants.audit import record_event
+from tenants.audit import record_by
 from tenants.models import ApiKey, Membership
 from tenants.scope import atomic, scope
 
@@ -76,13 +76,11 @@ def create_api_key(
     )
     with atomic():
         key.save(force_insert=True)
-        record_event(
-            action="api_key.create",
-            membership=principal.membership,
-            method=principal.method,
-            target=key,
-            detail={"name": name, "member": member.user.username, "scopes": key.scopes},
-            address=principal.address,
+        record_by(
+            principal,
+            "api_key.create",
+            key,
+            {"name": name, "member": member.user.username, "scopes": key.scopes},
         )
     where = base64.urlsafe_b64encode(key.tenant_id.bytes + key.pk.bytes).decode().rstrip("=")
     return key, f"{PREFIX}{where}.{secret}"
@@ -136,11 +134,4 @@ def revoke_api_key(*, principal: Principal, key: ApiKey) -> None:
     """Ends a key; its next request is refused. Revoking twice is no error."""
     with atomic():
         if ApiKey.objects.filter(pk=key.pk, revoked_at__isnull=True).update(revoked_at=timezone.now()):
-            record_event(
-                action="api_key.revoke",
-                membership=principal.membership,
-                method=principal.method,
-                target=key,
-                detail={"name": key.name},
-                address=principal.address,
-            )
+            record_by(principal, "api_key.revoke", key, {"name": key.name})

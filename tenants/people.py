@@ -9,7 +9,7 @@ from django.db import IntegrityError
 
 from ragsite.core.problems import FieldProblem, Problem
 from tenants.access import Principal
-from tenants.audit import record_event
+from tenants.audit import record_by, record_event
 from tenants.models import Ability, Membership, Role, Tenant, User
 from tenants.roles import create_default_roles
 from tenants.scope import atomic, scope, unscoped
@@ -89,17 +89,6 @@ def create_user(
     return user
 
 
-def _changed(principal: Principal | None, action: str, target: Any, detail: dict[str, Any]) -> None:
-    record_event(
-        action=action,
-        membership=principal.membership if principal else None,
-        method=principal.method if principal else "",
-        target=target,
-        detail=detail,
-        address=principal.address if principal else None,
-    )
-
-
 def add_member(*, user: User, role: Role, principal: Principal | None = None) -> Membership:
     """Makes a user a member of the tenant in force.
 
@@ -112,7 +101,7 @@ def add_member(*, user: User, role: Role, principal: Principal | None = None) ->
         membership = Membership(user=user, role=role)
         membership.save(force_insert=True)
         membership.tenant.raise_auth_epoch()
-        _changed(principal, "member.add", membership, {"user": user.username, "role": role.name})
+        record_by(principal, "member.add", membership, {"user": user.username, "role": role.name})
     return membership
 
 
@@ -155,7 +144,7 @@ def change_member(
         membership.save(update_fields=["role", "status"])
         membership.tenant.raise_auth_epoch()
         after = {"role": membership.role.name, "status": membership.status}
-        _changed(
+        record_by(
             principal,
             "member.change",
             membership,
@@ -172,7 +161,7 @@ def remove_member(*, membership: Membership, principal: Principal | None = None)
     """
     with atomic():
         _refuse_last_admin(membership, remains=False)
-        _changed(principal, "member.remove", membership, {"user": membership.user.username})
+        record_by(principal, "member.remove", membership, {"user": membership.user.username})
         membership.tenant.raise_auth_epoch()
         membership.delete()
 
@@ -208,7 +197,7 @@ def save_role(
             )
         role.tenant.raise_auth_epoch()
         after = {"name": role.name, "tags": list(role.tags), "abilities": list(role.abilities)}
-        _changed(
+        record_by(
             principal,
             "role.create" if creating else "role.change",
             role,
@@ -238,7 +227,7 @@ def delete_role(*, role: Role, principal: Principal | None = None) -> None:
                 "role-in-use",
                 f"Members have this role ({', '.join(holders)}): give them another first.",
             )
-        _changed(principal, "role.delete", role, {"name": role.name})
+        record_by(principal, "role.delete", role, {"name": role.name})
         role.tenant.raise_auth_epoch()
         role.delete()
 

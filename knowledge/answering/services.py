@@ -8,7 +8,6 @@ from asgiref.sync import sync_to_async
 
 from knowledge.embedding.base import Vectors
 from knowledge.embedding.sentence_transformers import embedder
-from knowledge.llm.anthropic import AnthropicProvider
 from knowledge.llm.base import Provider
 from knowledge.llm.extractive import ExtractiveProvider
 from knowledge.llm.gateway import Gateway, RetryPolicy
@@ -29,6 +28,9 @@ def gateway() -> Gateway:
         settings = config()
         providers: list[Provider] = []
         if settings.anthropic_api_key:
+            # Importing the client costs seconds, which those without a key need not wait.
+            from knowledge.llm.anthropic import AnthropicProvider
+
             providers.append(
                 AnthropicProvider(
                     api_key=settings.anthropic_api_key, base_url=settings.anthropic_base_url or None

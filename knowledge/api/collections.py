@@ -22,11 +22,12 @@ from knowledge.api.shapes import (
     StartedShape,
     job_object,
 )
-from knowledge.documents import check_tags, default_collection, delete_collection, record, save_collection
+from knowledge.documents import check_tags, default_collection, delete_collection, save_collection
 from knowledge.ingestion.jobs import cancel_job, create_job
 from knowledge.models import Collection, Job, Source
 from knowledge.sources import delete_source, save_source, source_of_folder, start_sync
 from ragsite.core.problems import Problem
+from tenants.audit import record_by
 from tenants.models import Ability
 from tenants.rest import TenantView, list_schema
 from tenants.scope import atomic
@@ -195,7 +196,7 @@ class ReindexView(TenantView):
             about["document"] = access_document(membership, pk)
         with atomic():
             job = create_job(kind=Job.Kind.REINDEX, user=membership.user, **about)
-            record(self.principal, "index.rebuild", job, {name: str(row) for name, row in about.items()})
+            record_by(self.principal, "index.rebuild", job, {name: str(row) for name, row in about.items()})
         return started(job)
 
 
@@ -235,7 +236,7 @@ class TaskView(TenantView):
     def delete(self, request: Request, id: UUID) -> Response:
         """Cancel a job that waits or runs; what it has done so far stays."""
         job = cancel_job(job=access_job(self.principal.membership, id))
-        record(self.principal, "task.cancel", job)
+        record_by(self.principal, "task.cancel", job)
         return Response(job_object(job))
 
 
@@ -262,7 +263,7 @@ class CacheView(TenantView):
             removed = clear_cache(tenant_id=principal.membership.tenant_id)
         except RedisError:
             raise _cache_away() from None
-        record(principal, "cache.clear", principal.membership.tenant, {"entries": removed})
+        record_by(principal, "cache.clear", principal.membership.tenant, {"entries": removed})
         return Response({"removed": removed})
 
 

@@ -26,7 +26,6 @@ from knowledge.documents import (
     add_document,
     change_document,
     delete_document,
-    record,
     replace_content,
     restore_document,
 )
@@ -35,6 +34,7 @@ from knowledge.ingestion.storage import original_path
 from knowledge.models import Collection, Document, Job
 from ragsite.core.config import config
 from ragsite.core.problems import FieldProblem, Problem, not_found
+from tenants.audit import record_by
 from tenants.models import Ability
 from tenants.rest import TenantView, list_schema
 
@@ -203,7 +203,7 @@ class DocumentContentView(TenantView):
     def get(self, request: Request, id: UUID) -> Response:
         """The extracted text; the offsets of sources point into it."""
         document = access_document(self.principal.membership, id)
-        record(self.principal, "document.read", document, {"title": document.title})
+        record_by(self.principal, "document.read", document, {"title": document.title})
         return Response(
             {
                 "id": document.pk,
@@ -231,7 +231,7 @@ class DocumentOriginalView(TenantView):
             file = original_path(tenant_id=document.tenant_id, stored_name=stored).open("rb")
         except (FileNotFoundError, ValueError):
             raise not_found() from None
-        record(self.principal, "document.read", document, {"title": document.title, "original": True})
+        record_by(self.principal, "document.read", document, {"title": document.title, "original": True})
         # Never the file's own type, never inline: an uploaded page must not run in our origin.
         response = FileResponse(file, content_type="application/octet-stream")
         name = document.uri.rsplit("/", 1)[-1]

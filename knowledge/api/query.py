@@ -15,14 +15,13 @@ from rest_framework.response import Response
 
 from knowledge.access import access_answer, access_collections
 from knowledge.answering.answer import (
-    Question,
     answer_question,
     collect_answer,
     find_passages,
     new_question_id,
-    source_object,
 )
 from knowledge.answering.events import Event, follow_events
+from knowledge.answering.journey import Question, source_object
 from knowledge.answering.record import answer_object, present_answers
 from knowledge.answering.services import gateway
 from knowledge.api.shapes import AnswerShape, QuestionForm, SearchForm, SearchShape

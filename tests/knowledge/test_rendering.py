@@ -20,8 +20,21 @@ from knowledge.rendering import (
 LINKS = {n: CitationLink(href=f"/documents/{n}/", label=f"Source {n}") for n in (1, 2)}
 CITE_1 = '<a class="cite" href="/documents/1/" data-cite="1" aria-label="Source 1">1</a>'
 ALLOWED = {
-    *("p br strong em s code pre ul ol li blockquote hr a h3 h4 h5 h6 table thead tbody tr th td div".split())
-}
+    "p",
+    "br",
+    "strong",
+    "em",
+    "s",
+    "code",
+    "pre",
+    "ul",
+    "ol",
+    "li",
+    "blockquote",
+    "hr",
+    "a",
+    "div",
+} | {*("h3", "h4", "h5", "h6", "table", "thead", "tbody", "tr", "th", "td")}
 
 
 class Reader(HTMLParser):

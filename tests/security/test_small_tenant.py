@@ -1,83 +1,85 @@
 """The smallest tenant among large ones gets its k results, in both arms, for a role with a rare tag."""
 
-import uuid
 from typing import Any
 
+import numpy as np
 import pytest
+from django.contrib.postgres.search import SearchVector
 from django.db import connections
-from pgvector import Vector
+from django.db.models import Value
 
 from knowledge.config import RetrievalConfig
 from knowledge.embedding.sentence_transformers import embedder
-from knowledge.models import Chunk
+from knowledge.models import Chunk, Collection, Document
 from knowledge.retrieval.base import Filters
 from knowledge.retrieval.keyword import question_lexemes, search_keywords
 from knowledge.retrieval.search import search_passages
 from knowledge.retrieval.vector import search_vectors
 from tenants.access import Principal
-from tenants.models import Membership
+from tenants.models import Membership, Role
 from tenants.people import add_member, create_tenant, create_user, save_role
-from tenants.models import Role
-from tenants.scope import enter, scope
+from tenants.scope import enter, require_tenant_id, scope
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "platform", "owner"])
 
 QUESTION = "maximum prefix limit of the transit session"
 LARGE, ROWS = 4, 1500
-SENTENCE = "The maximum prefix limit of the transit session is {} in this place."
+TEXT = "The maximum prefix limit of the transit session is 9000 in this place."
 
 
-def fill(cursor: Any, tenant_id: uuid.UUID, *, rows: int, tags: list[list[str]], near: Any) -> list[uuid.UUID]:
-    """Documents with one chunk each, in bulk, past both walls; every chunk matches the words of the question.
+def add_chunk(*, tags: list[str], embedding: Any) -> Chunk:
+    """A document with one chunk that matches the words of the question, in the tenant in force."""
+    collection, _ = Collection.objects.get_or_create(tenant_id=require_tenant_id(), slug="all")
+    document = Document.objects.create(
+        collection=collection, title="Limits", uri="limits", tags=tags, text=TEXT, status="indexed", chunk_count=1
+    )
+    chunk = Chunk(
+        document=document,
+        collection=collection,
+        tags=tags,
+        ordinal=0,
+        start=0,
+        end=len(TEXT),
+        text=TEXT,
+        tokens=12,
+        content_hash="",
+        search=SearchVector(Value(TEXT), config="english"),
+        embedding=embedding,
+    )
+    chunk.save(force_insert=True)
+    return chunk
 
-    Args:
-        tags: given in turn.
-        near: a vector that all of them lie beside, nearer than anything of the small tenant; ``None``: at random.
-    """
-    collection = uuid.uuid4()
+
+def multiply(cursor: Any, *, chunk: Chunk, copies: int) -> None:
+    """Copies of a chunk in bulk, past both walls; every other one has another tag."""
     cursor.execute(
-        "INSERT INTO knowledge_collection (id, tenant_id, slug, name, description, default_tags, language,"
-        " content_class, created_at) VALUES (%s, %s, 'all', 'All', '', '{}', 'english', 'reference', now())",
-        [collection, tenant_id],
+        "INSERT INTO knowledge_chunk SELECT copy.* FROM knowledge_chunk c, generate_series(1, %s) n,"
+        " LATERAL jsonb_populate_record(c, jsonb_build_object('id', gen_random_uuid(), 'ordinal', n,"
+        " 'tags', CASE n %% 2 WHEN 0 THEN c.tags ELSE ARRAY['common'] END)) copy WHERE c.id = %s",
+        [copies, chunk.pk],
     )
-    cursor.execute("SELECT array_agg(gen_random_uuid()) FROM generate_series(1, %s)", [rows])
-    ids: list[uuid.UUID] = cursor.fetchone()[0]
-    labels = [",".join(tags[n % len(tags)]) for n in range(rows)]
-    cursor.execute(
-        "INSERT INTO knowledge_document (id, tenant_id, collection_id, title, given_title, uri, tags, media_type,"
-        " size, sha256, stored_name, pending_name, version, status, error, text, pages, chunk_count, created_at,"
-        " updated_at) SELECT id, %(tenant)s, %(collection)s, 'D' || n, '', 'd' || n, string_to_array(t, ','),"
-        " 'text/plain', 1, '', '', '', 1, 'indexed', '', replace(%(text)s, '{}', n::text), '{}', 1, now(), now()"
-        " FROM unnest(%(ids)s::uuid[], %(labels)s::text[]) WITH ORDINALITY AS u(id, t, n)",
-        {"tenant": tenant_id, "collection": collection, "ids": ids, "labels": labels, "text": SENTENCE},
-    )
-    vector = (
-        "(SELECT array_agg(random() - 0.5) FROM generate_series(1, 384) WHERE n > 0)::vector"
-        if near is None
-        else "%(near)s::vector"
-    )
-    cursor.execute(
-        "INSERT INTO knowledge_chunk (id, tenant_id, document_id, collection_id, tags, ordinal, start, \"end\","
-        " heading_path, text, tokens, content_hash, search, embedding)"
-        " SELECT gen_random_uuid(), tenant_id, d.id, collection_id, tags, 0, 0, length(text), '{}', text, 12, '',"
-        f" to_tsvector('english', text), {vector}"
-        " FROM (SELECT *, row_number() OVER () AS n FROM knowledge_document WHERE tenant_id = %(tenant)s) d",
-        {"tenant": tenant_id, "near": near},
-    )
-    return ids
 
 
 def test_the_smallest_tenant_gets_its_k_results(transactional_db: None) -> None:
     question = embedder().embed([QUESTION])[0]
     small = create_tenant(slug="small", name="Small")
-    with connections["platform"].cursor() as cursor:
-        for n in range(LARGE):
-            large = create_tenant(slug=f"large-{n}", name="Large")
+    generator = np.random.default_rng(7)
+    with scope(tenant_id=small.pk, tags=None):
+        own = [
+            add_chunk(tags=tags, embedding=generator.normal(size=question.shape).tolist())
+            for tags in [["rare"]] * 5 + [["common"]] + [[]]
+        ]
+    for n in range(LARGE):
+        with scope(tenant_id=create_tenant(slug=f"large-{n}", name="Large").pk, tags=None):
             # As near as can be: without a filter in the search itself they would fill every list of candidates.
-            fill(cursor, large.pk, rows=ROWS, tags=[["rare"], ["common"]], near=Vector(question.tolist()).to_text())
-        rare_first = [["rare"]] * 5 + [["common"]] + [[]]
-        own = fill(cursor, small.pk, rows=7, tags=rare_first, near=None)
+            chunk = add_chunk(tags=["rare"], embedding=question.tolist())
+        with connections["platform"].cursor() as cursor:
+            multiply(cursor, chunk=chunk, copies=ROWS)
+    with connections["owner"].cursor() as cursor:
         cursor.execute("ANALYZE knowledge_chunk")
+    with connections["platform"].cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM knowledge_chunk")
+        assert cursor.fetchone()[0] == LARGE * (ROWS + 1) + 7
     with scope(tenant_id=small.pk, tags=None):
         role = save_role(role=Role(), changes={"name": "specialist", "tags": ["rare"], "abilities": ["ask"]})
         user = create_user(username="solo")
@@ -85,7 +87,7 @@ def test_the_smallest_tenant_gets_its_k_results(transactional_db: None) -> None:
         membership = Membership.objects.select_related("user", "role", "tenant").get(pk=pk)
     principal = Principal(membership=membership, method="jwt", abilities=frozenset({"ask"}))
     lexemes_of = {"question": QUESTION, "languages": ["english"]}
-    expected = set(own[:5])
+    expected = {chunk.document_id for chunk in own[:5]}
     with enter(principal.scope()):
         for chunks in (Chunk.objects.visible_to(membership), Chunk.objects.all()):  # both walls, the second alone
             of_chunk = dict(chunks.values_list("id", "document_id"))

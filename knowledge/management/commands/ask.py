@@ -7,7 +7,8 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from knowledge.answering.answer import Question, collect_answer
+from knowledge.answering.answer import collect_answer
+from knowledge.answering.journey import Question
 from knowledge.answering.services import gateway
 from knowledge.config import answer_config
 from ragsite.core.problems import Problem

@@ -47,7 +47,11 @@ def test_a_folder_is_kept_in_step(shared: Any, root: Path) -> None:
 
     folder = root / "team"
     (folder / "sub").mkdir(parents=True)
-    (folder / "a.md").write_text("# A\n\n## One\n\nThe lynx link is up.\n\n## Two\n\nThe second section.\n")
+    one, two = (
+        "The lynx link is up (%d). " * 20 % (*range(20),),
+        "The second section, sentence %d. " * 20 % (*range(20),),
+    )
+    (folder / "a.md").write_text(f"# A\n\n## One\n\n{one}\n\n## Two\n\n{two}\n")
     (folder / "sub" / "b.txt").write_text("The lynx link is down.\n")
     (folder / "bad.pdf").write_bytes(b"no pdf at all")
     (folder / "picture.png").write_bytes(b"\x89PNG")
@@ -77,9 +81,8 @@ def test_a_folder_is_kept_in_step(shared: Any, root: Path) -> None:
     assert chunks() == kept
     # Touched but not changed is unchanged: the hash decides, not the time.
     (folder / "sub" / "b.txt").touch()
-    (folder / "a.md").write_text(
-        "# A\n\n## One\n\nThe lynx link is up.\n\n## Two\n\nAnother second section.\n"
-    )
+    two = two.replace("second", "other")
+    (folder / "a.md").write_text(f"# A\n\n## One\n\n{one}\n\n## Two\n\n{two}\n")
     third = sync(shared, source)
     assert third["documents"]["changed"] == 1 and third["documents"]["unchanged"] == 1
     assert third["chunks"] == {"added": 1, "kept": 1, "removed": 1}

@@ -1,0 +1,112 @@
+"""The values of a question's journey: what was asked, what is known before it, and what became of it."""
+
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from knowledge.answering.prompt import PROMPT_VERSION
+from knowledge.llm.base import Finished, Turn, Usage
+from knowledge.llm.gateway import Attempt
+from knowledge.models import Answer
+from knowledge.retrieval.base import Filters, FoundPassage
+from ragsite.core.observability import Stopwatch
+from tenants.access import Principal
+
+
+@dataclass(frozen=True)
+class Question:
+    """What was asked, as it was validated at the edge; ``collections`` are slugs or ids."""
+
+    request_id: UUID
+    text: str
+    endpoint: str
+    k: int | None = None
+    collections: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    conversation: UUID | None = None
+    use_cache: bool = True
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What the database knows before anything is looked for."""
+
+    filters: Filters
+    corpus_version: int
+    turns: tuple[Turn, ...]
+    noticed: bool
+
+
+@dataclass
+class Journey:
+    """What is known of an answer so far, so that it can be stored however it ends."""
+
+    question: Question
+    principal: Principal
+    watch: Stopwatch = field(default_factory=Stopwatch)
+    standalone: str = ""
+    passages: tuple[FoundPassage, ...] = ()
+    sources: list[dict[str, Any]] = field(default_factory=list)
+    text: str = ""
+    citations: list[dict[str, int]] = field(default_factory=list)
+    attempts: list[tuple[Attempt, str]] = field(default_factory=list)
+    finished: Finished | None = None
+    answered: bool = False
+    confidence: float = 0.0
+    grounded: bool = False
+    cache: str = "miss"
+    cached: dict[str, Any] | None = None
+
+    def to_answer(self, *, status: str) -> Answer:
+        finished = self.finished
+        usage = Usage()
+        for attempt, _ in self.attempts:
+            usage = Usage(
+                input_tokens=usage.input_tokens + attempt.usage.prompt_tokens,
+                output_tokens=usage.output_tokens + attempt.usage.output_tokens,
+            )
+        return Answer(
+            id=self.question.request_id,
+            user=self.principal.membership.user,
+            role_name=self.principal.membership.role.name,
+            question=self.question.text,
+            standalone_question=self.standalone,
+            text=self.text,
+            sources=self.sources,
+            citations=self.citations,
+            document_ids=list(dict.fromkeys(UUID(s["document_id"]) for s in self.sources)),
+            answered=self.answered,
+            grounded=self.grounded,
+            confidence=self.confidence,
+            cache=self.cache,
+            provider=self.cached["provider"] if self.cached else (finished.provider if finished else ""),
+            model=self.cached["model"] if self.cached else (finished.model if finished else ""),
+            fallback=bool(finished and finished.fallback),
+            stop_reason=finished.stop_reason if finished else "",
+            prompt_version=PROMPT_VERSION,
+            input_tokens=usage.input_tokens,
+            output_tokens=usage.output_tokens,
+            latency_ms=self.watch.elapsed_ms,
+            timings=self.watch.timings,
+            endpoint=self.question.endpoint,
+            status=status,
+        )
+
+
+def source_object(passage: FoundPassage) -> dict[str, Any]:
+    """A source of the API's answer object."""
+    return {
+        "n": passage.n,
+        "document_id": str(passage.document_id),
+        "title": passage.title,
+        "uri": passage.uri,
+        "collection": passage.collection,
+        "chunk_id": str(passage.chunk_id),
+        "heading": passage.heading,
+        "text": passage.text,
+        "score": passage.score,
+        "page": passage.page,
+        "start": passage.start,
+        "end": passage.end,
+        "updated_at": passage.updated_at,
+    }
