@@ -357,11 +357,13 @@ def heading_levels(paths: Iterable[Sequence[str]]) -> dict[str, int]:
 
 
 def section_of(source: Mapping[str, Any]) -> str:
-    """A source's heading path, without the document's title before it."""
-    return str(source.get("heading") or "").removeprefix(str(source["title"])).removeprefix(" › ")
+    """A source's heading path, without the outermost heading, which is its document's title."""
+    path = str(source.get("heading") or "").split(" › ")
+    return " › ".join(path[1:] if len(path) > 1 or path[0] == source["title"] else path)
 
 
 _SIGNED_HEADING = re.compile(r"#{1,6} [^\n]*\n+")
+_UNDERLINE = re.compile(r"\A[=~^\-]{3,}\s*\n")
 _EMPHASIS = re.compile(r"\*\*(\S(?:[^*\n]*\S)?)\*\*|`([^`\n]+)`")
 
 
@@ -372,5 +374,5 @@ def excerpt_of(source: Mapping[str, Any]) -> str:
     while (match := _SIGNED_HEADING.match(text)) and text[match.end() :].strip():
         text = text[match.end() :]
     if last and text.startswith(f"{last}\n") and text[len(last) :].strip():
-        text = text[len(last) :].lstrip()
+        text = _UNDERLINE.sub("", text[len(last) :].lstrip())
     return _EMPHASIS.sub(lambda match: match[1] or match[2], text)

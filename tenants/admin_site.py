@@ -49,7 +49,8 @@ class RagsiteAdminSite(admin.AdminSite):
 
     def login(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         """There is one way in, throttled and audited: the sign-in page."""
-        if request.user.is_authenticated and not self.has_permission(request):
+        signed_in = request.user.is_authenticated or principal_in(request) is not None
+        if signed_in and not self.has_permission(request):
             raise PermissionDenied
         query = urlencode({"next": request.GET.get("next") or reverse("admin:index")})
         return HttpResponseRedirect(f"{reverse('sign-in')}?{query}")

@@ -67,13 +67,15 @@ def search_passages(
         )
         documents = _documents_with_spans(membership=membership, found=found, spans=spans)
     fused = dict(best)
-    passages = []
+    passages: list[FoundPassage] = []
     for index, chunk in enumerate(found):
-        document = documents[chunk.document_id]
+        document = documents.get(chunk.document_id)
+        if document is None:  # deleted, or taken from the asker, between two statements
+            continue
         span = spans[chunk.pk]
         passages.append(
             FoundPassage(
-                n=index + 1,
+                n=len(passages) + 1,
                 document_id=document.pk,
                 document_version=document.version,
                 chunk_id=chunk.pk,

@@ -93,7 +93,10 @@ def configure_logging(*, level: str, json_lines: bool) -> None:
     renderer: Any = (
         structlog.processors.JSONRenderer()
         if json_lines
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=0)
+        # Plain: rich, where it happens to be installed, would print every local variable (keys, documents), for seconds.
+        else structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(), pad_event_to=0, exception_formatter=structlog.dev.plain_traceback
+        )
     )
     last: list[Any] = [structlog.processors.format_exc_info, renderer] if json_lines else [renderer]
     structlog.configure(

@@ -13,14 +13,17 @@ function age(updated) {
 
 /** As the server's cards say it: the section without the title before it, the passage without Markdown's signs. */
 function sectionOf(source) {
-  return source.heading.startsWith(source.title) ? source.heading.slice(source.title.length).replace(/^ › /, "") : source.heading;
+  const path = source.heading.split(" › ");
+  return (path.length > 1 || path[0] === source.title ? path.slice(1) : path).join(" › ");
 }
 
 function excerptOf(source) {
   const last = source.heading.split(" › ").pop();
   let text = source.text.trim();
   for (let m; (m = text.match(/^#{1,6} [^\n]*\n+/)) && text.slice(m[0].length).trim();) text = text.slice(m[0].length);
-  if (last && text.startsWith(`${last}\n`) && text.slice(last.length).trim()) text = text.slice(last.length).trimStart();
+  if (last && text.startsWith(`${last}\n`) && text.slice(last.length).trim()) {
+    text = text.slice(last.length).trimStart().replace(/^[=~^-]{3,}\s*\n/, "");
+  }
   return text.replace(/\*\*(\S(?:[^*\n]*\S)?)\*\*|`([^`\n]+)`/g, (_, strong, code) => strong || code);
 }
 

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.cast import PASSWORD
 from tests.knowledge.conftest import configure, model  # noqa: F401 (fixtures)
 
 ARTEFACTS = Path(__file__).parents[2] / "artefacts"
+expect.set_options(timeout=15_000)  # a busy machine is slow, not broken
 DESKTOP, PHONE = (1440, 900), (375, 812)
 # Without the background flags Chromium looks for its maker's servers at every start.
 ARGUMENTS = [

@@ -231,5 +231,9 @@ def test_a_card_says_nothing_twice() -> None:
     source = {"title": "BGP", "heading": "BGP › Repair", "text": "## Repair\n\nDo **not** run `clear`."}
     assert section_of(source) == "Repair"
     assert excerpt_of(source) == "Do not run clear."
+    assert section_of({"title": "PM 12", "heading": "Post-mortem PM-12 › Cause › Why"}) == "Cause › Why"
+    assert section_of({"title": "PM 12", "heading": "Cause"}) == "Cause"
+    assert section_of({"title": "PM 12", "heading": ""}) == ""
+    assert excerpt_of({"heading": "Procedure", "text": "Procedure\n=========\n\n1. Drain."}) == "1. Drain."
     assert excerpt_of({"heading": "WHO", "text": "WHO\n\nThe desk."}) == "The desk."
     assert excerpt_of({"heading": "", "text": "# Title alone"}) == "# Title alone"

@@ -11,7 +11,7 @@ from django.apps import apps
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.db import connections
 from asgiref.sync import async_to_sync
-from django.test import Client
+from django.test import AsyncClient, Client
 from django.test.client import BOUNDARY, MULTIPART_CONTENT, encode_multipart
 
 from feedback.models import Feedback
@@ -25,7 +25,9 @@ from tests.cast import PASSWORD, Cast, Member, add_indexed, member_of
 
 
 def call(client: Client, method: str, path: str, body: Any = None, **headers: str) -> Any:
-    """One request; ``body`` is JSON, or a form with a file when it holds one."""
+    """One request; ``body`` is JSON, or a form with a file when it holds one. A stream is read to its end."""
+    if path.partition("?")[0].endswith("/stream"):
+        return async_to_sync(_call_stream)(client, method, path, body, headers)
     if method in ("GET", "HEAD"):
         return getattr(client, method.lower())(path, headers=headers or None)
     if body and any(isinstance(value, SimpleUploadedFile) for value in body.values()):
@@ -34,20 +36,33 @@ def call(client: Client, method: str, path: str, body: Any = None, **headers: st
                 value.seek(0)
         data = encode_multipart(BOUNDARY, body)
         return client.generic(method, path, data, MULTIPART_CONTENT, headers=headers or None)
-    data = b"" if body is None else json.dumps(body, default=str)
-    return client.generic(method, path, data, "application/json", headers=headers or None)
+    return client.generic(method, path, _json(body), "application/json", headers=headers or None)
+
+
+def _json(body: Any) -> bytes:
+    return b"" if body is None else json.dumps(body, default=str).encode()
+
+
+async def _call_stream(client: Client, method: str, path: str, body: Any, headers: dict[str, str]) -> Any:
+    """An event loop must live as long as the stream, so the same credentials go through an asynchronous client."""
+    known = {
+        name.removeprefix("HTTP_").replace("_", "-").lower(): value for name, value in client.defaults.items()
+    }
+    inner = AsyncClient()
+    inner.cookies = client.cookies
+    response: Any = await inner.generic(
+        method, path, _json(body), "application/json", headers=known | headers
+    )
+    if response.streaming:
+        response.read = b"".join([part async for part in response.streaming_content])
+    return response
 
 
 def read_body(response: Any) -> bytes:
     """The body, streamed or not."""
-    if not response.streaming:
-        return bytes(response.content)
-    if response.is_async:
-        async def collect() -> bytes:
-            return b"".join([part async for part in response.streaming_content])
-
-        return async_to_sync(collect)()
-    return b"".join(response.streaming_content)
+    if hasattr(response, "read") and isinstance(response.read, bytes):
+        return response.read
+    return b"".join(response.streaming_content) if response.streaming else bytes(response.content)
 
 
 def signature(response: Any, *, hiding: tuple[str, ...] = ()) -> tuple[Any, ...]:

@@ -21,7 +21,7 @@ pytestmark = on_shared_cast
 CHECKOUT = Path(__file__).resolve().parent.parent.parent.parent
 LONG = "# Long\n\n" + "\n\n".join(
     f"## Part {n}\n\n" + f"Sentence of part {n} about switches, routers and their optics. " * 14
-    for n in range(150)
+    for n in range(100)
 )
 
 
@@ -113,7 +113,7 @@ def test_a_worker_indexes_and_another_takes_over_when_it_is_killed(shared: Any, 
         source = scheduled_source(shared, folder)
         sync_source.apply_async(kwargs={"source_id": source}, headers={"ragsite_tenant": str(shared.acme.pk)})
         eventually(lambda: done(reference), 120, "the second upload was never indexed")
-        assert chunks(large) == chunks(reference) and len(chunks(large)) >= 150
+        assert chunks(large) == chunks(reference) and len(chunks(large)) >= 100
 
         def synced() -> list[Any]:
             listed = send(shared.ada, "get", "tasks?state=SUCCESS").json()["results"]
