@@ -21,7 +21,7 @@ from tenants.scope import atomic
 from tenants.usage import Call, record_calls
 
 PRICES_FOR_SECONDS = 60.0
-COST_DIGITS = Decimal("0.00000001")
+COST_DIGITS = Decimal("0.000000000001")
 WITHHELD = "This answer quoted a document that has been deleted or that you may no longer read. Ask again."
 
 _prices: tuple[float, tuple[PriceRow, ...]] = (0.0, ())
@@ -144,7 +144,7 @@ def answer_object(answer: Answer, *, with_body: bool = True) -> dict[str, Any]:
         "usage": {
             "input_tokens": answer.input_tokens,
             "output_tokens": answer.output_tokens,
-            "cost_usd": None if answer.cost_usd is None else format(answer.cost_usd, "f"),
+            "cost_usd": None if answer.cost_usd is None else format(answer.cost_usd.normalize(), "f"),
         },
         "latency_ms": answer.latency_ms,
         "timings": answer.timings,

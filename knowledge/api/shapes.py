@@ -57,7 +57,7 @@ class CitationShape(serializers.Serializer[Any]):
 class UsageShape(serializers.Serializer[Any]):
     input_tokens = serializers.IntegerField()
     output_tokens = serializers.IntegerField()
-    cost_usd = serializers.DecimalField(max_digits=14, decimal_places=8, allow_null=True)
+    cost_usd = serializers.DecimalField(max_digits=20, decimal_places=12, allow_null=True)
 
 
 class AnswerShape(serializers.Serializer[Any]):

@@ -167,7 +167,7 @@ class Migration(migrations.Migration):
                 ("prompt_version", models.CharField(blank=True, max_length=20)),
                 ("input_tokens", models.PositiveIntegerField(default=0)),
                 ("output_tokens", models.PositiveIntegerField(default=0)),
-                ("cost_usd", models.DecimalField(decimal_places=8, max_digits=14, null=True)),
+                ("cost_usd", models.DecimalField(decimal_places=12, max_digits=20, null=True)),
                 ("latency_ms", models.FloatField(default=0)),
                 ("timings", models.JSONField(default=dict)),
                 ("endpoint", models.CharField(max_length=20)),

@@ -75,7 +75,7 @@ class Answer(TenantModel):
     prompt_version = models.CharField(max_length=20, blank=True)
     input_tokens = models.PositiveIntegerField(default=0)
     output_tokens = models.PositiveIntegerField(default=0)
-    cost_usd = models.DecimalField(max_digits=14, decimal_places=8, null=True)
+    cost_usd = models.DecimalField(max_digits=20, decimal_places=12, null=True)
     latency_ms = models.FloatField(default=0)
     timings = models.JSONField(default=dict)
     endpoint = models.CharField(max_length=20)

@@ -18,6 +18,8 @@ from ragsite.core.observability import RETRIEVAL_RESULTS
 from tenants.models import Membership
 from tenants.scope import atomic
 
+SWAPPED_TRIES = 3
+
 
 def search_passages(
     *,
@@ -34,7 +36,27 @@ def search_passages(
         question: standing alone.
         vector: its embedding, shape ``(dimensions,)``, of length 1.
     """
-    with atomic():  # one snapshot of the scope for all the statements
+    for _ in range(SWAPPED_TRIES):
+        passages, swapped = _search_once(
+            membership=membership, question=question, vector=vector, k=k, filters=filters, config=config
+        )
+        if not swapped:
+            break
+    RETRIEVAL_RESULTS.observe(len(passages))
+    return passages
+
+
+def _search_once(
+    *,
+    membership: Membership,
+    question: str,
+    vector: Vectors,
+    k: int,
+    filters: Filters,
+    config: RetrievalConfig,
+) -> tuple[list[FoundPassage], bool]:
+    """The passages, and whether a document was swapped or deleted under the search's feet; then it is left out."""
+    with atomic():
         chunks = _readable_chunks(membership=membership, filters=filters)
         dense = search_vectors(
             chunks=chunks,
@@ -57,7 +79,7 @@ def search_passages(
                 deviation=dense.deviation,
             )
         best = fuse_arms(dense=dense, keyword=keyword, keyword_weight=config.keyword_weight)[:k]
-        rows = chunks.defer("embedding", "search", "text").in_bulk([pk for pk, _ in best])
+        rows = chunks.defer("embedding", "search").in_bulk([pk for pk, _ in best])
         found = [rows[pk] for pk, _ in best if pk in rows]
         spans = expand_spans(
             chunks=chunks,
@@ -68,11 +90,15 @@ def search_passages(
         documents = _documents_with_spans(membership=membership, found=found, spans=spans)
     fused = dict(best)
     passages: list[FoundPassage] = []
+    swapped = len(found) < len(best)
     for index, chunk in enumerate(found):
         document = documents.get(chunk.document_id)
-        if document is None:  # deleted, or taken from the asker, between two statements
-            continue
         span = spans[chunk.pk]
+        text = getattr(document, f"span_{index}", "")
+        # The statements see what is committed as they begin: old offsets must not cut a new text.
+        if document is None or text[chunk.start - span.start : chunk.end - span.start] != chunk.text:
+            swapped = True
+            continue
         passages.append(
             FoundPassage(
                 n=len(passages) + 1,
@@ -83,7 +109,7 @@ def search_passages(
                 uri=document.uri,
                 collection=document.collection.slug,
                 heading=" › ".join(chunk.heading_path),
-                text=getattr(document, f"span_{index}"),
+                text=text,
                 score=round(squash(fused[chunk.pk], config), 4),
                 page=_page_of(document, span.start),
                 start=span.start,
@@ -94,8 +120,7 @@ def search_passages(
                 updated_at=document.updated_at.isoformat(),
             )
         )
-    RETRIEVAL_RESULTS.observe(len(passages))
-    return passages
+    return passages, swapped
 
 
 def squash(fused: float, config: RetrievalConfig) -> float:

@@ -110,7 +110,7 @@ class AuditView(TenantView):
 
 class CostGroupShape(serializers.Serializer[Any]):
     calls = serializers.IntegerField()
-    cost = serializers.DecimalField(max_digits=14, decimal_places=8)
+    cost = serializers.DecimalField(max_digits=20, decimal_places=12)
     input_tokens = serializers.IntegerField()
     output_tokens = serializers.IntegerField()
 
@@ -125,11 +125,11 @@ class UserCostShape(CostGroupShape):
 
 class CostsShape(serializers.Serializer[Any]):
     total_calls = serializers.IntegerField()
-    total_cost = serializers.DecimalField(max_digits=14, decimal_places=8)
-    hourly_rate = serializers.DecimalField(max_digits=14, decimal_places=8)
-    daily_rate = serializers.DecimalField(max_digits=14, decimal_places=8)
-    monthly_rate = serializers.DecimalField(max_digits=14, decimal_places=8)
-    avg_cost_per_query = serializers.DecimalField(max_digits=14, decimal_places=8)
+    total_cost = serializers.DecimalField(max_digits=20, decimal_places=12)
+    hourly_rate = serializers.DecimalField(max_digits=20, decimal_places=12)
+    daily_rate = serializers.DecimalField(max_digits=20, decimal_places=12)
+    monthly_rate = serializers.DecimalField(max_digits=20, decimal_places=12)
+    avg_cost_per_query = serializers.DecimalField(max_digits=20, decimal_places=12)
     unpriced_calls = serializers.IntegerField()
     by_model = ModelCostShape(many=True)
     by_user = UserCostShape(many=True)

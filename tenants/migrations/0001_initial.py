@@ -433,7 +433,7 @@ class Migration(migrations.Migration):
                 ("output_tokens", models.PositiveIntegerField(default=0)),
                 ("cache_read_tokens", models.PositiveIntegerField(default=0)),
                 ("cache_write_tokens", models.PositiveIntegerField(default=0)),
-                ("cost_usd", models.DecimalField(decimal_places=8, max_digits=14, null=True)),
+                ("cost_usd", models.DecimalField(decimal_places=12, max_digits=20, null=True)),
                 ("latency_ms", models.FloatField(default=0)),
                 ("created_at", models.DateTimeField(auto_now_add=True)),
                 (

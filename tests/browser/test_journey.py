@@ -28,10 +28,10 @@ WATCH = """() => {
 SLOW = Reply(
     blocks=(
         Block("The hold timer on the edge routers is **30 seconds**. ", cites=((0, 0, 1),)),
-        Block("Look at the neighbour first. "),
+        Block("Look at the neighbour first, and at both ends of the link. " * 4),
         Block("Then call the backbone duty officer at extension 7741.", cites=((0, 0, 1),)),
     ),
-    delta_seconds=0.04,
+    delta_seconds=0.12,  # long enough for a busy machine to look at it while it grows
 )
 
 

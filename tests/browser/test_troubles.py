@@ -90,7 +90,7 @@ def test_what_a_model_writes_never_becomes_markup(visit: Any, model: StubProvide
     )
     nina = visit().sign_in("nina")
     blocks = (Block(hostile, cites=((0, 0, 1),)), Block("And that is all there is to say. " * 6))
-    model.script(Reply(blocks=blocks, delta_seconds=0.05))
+    model.script(Reply(blocks=blocks, delta_seconds=0.12))
     nina.ask(HOLD_TIMER)
     live = nina.page.locator("article[aria-busy] [data-live-text]")
     expect(live).to_contain_text("<img")

@@ -7,10 +7,10 @@ import uuid
 from dataclasses import dataclass
 from typing import Any
 
+from asgiref.sync import async_to_sync
 from django.apps import apps
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.db import connections
-from asgiref.sync import async_to_sync
 from django.test import AsyncClient, Client
 from django.test.client import BOUNDARY, MULTIPART_CONTENT, encode_multipart
 
@@ -48,7 +48,7 @@ async def _call_stream(client: Client, method: str, path: str, body: Any, header
     known = {
         name.removeprefix("HTTP_").replace("_", "-").lower(): value for name, value in client.defaults.items()
     }
-    inner = AsyncClient()
+    inner = AsyncClient(enforce_csrf_checks=client.handler.enforce_csrf_checks)
     inner.cookies = client.cookies
     response: Any = await inner.generic(
         method, path, _json(body), "application/json", headers=known | headers
@@ -72,7 +72,7 @@ def signature(response: Any, *, hiding: tuple[str, ...] = ()) -> tuple[Any, ...]
         hiding: what the client itself sent, such as the id in question.
     """
     body = read_body(response).decode("utf-8", "replace")
-    if "json" in response.headers.get("Content-Type", ""):
+    if response.headers.get("Content-Type", "") in ("application/json", "application/problem+json"):
         document = json.loads(body) if body else None
         if isinstance(document, dict):
             document.pop("request_id", None)
@@ -82,7 +82,9 @@ def signature(response: Any, *, hiding: tuple[str, ...] = ()) -> tuple[Any, ...]
     for value in (request_id, *hiding):
         body = body.replace(value, "…") if value else body
     # The length says something only where the body does not (HEAD).
-    unlike = {"x-request-id", "content-security-policy", "set-cookie", "expires"} | ({"content-length"} if body else set())
+    unlike = {"x-request-id", "content-security-policy", "set-cookie", "expires"} | (
+        {"content-length"} if body else set()
+    )
     headers = {k.lower(): v for k, v in response.headers.items() if k.lower() not in unlike}
     for name, value in headers.items():
         for hidden in hiding:
@@ -117,9 +119,13 @@ def make_rows(cast: Cast, *, slug: str, admin: str, member: str) -> Rows:
         user = owner.membership.user
         role = Role.objects.create(name="auditor", tags=["audits"])
         key, _ = create_api_key(principal=owner.principal, member=owner.membership, name="robot")
-        deleted = add_indexed(collection=collection, name="old.md", tags=["runbooks"], text="# Old\n\nGone by now.\n")
+        deleted = add_indexed(
+            collection=collection, name="old.md", tags=["runbooks"], text="# Old\n\nGone by now.\n"
+        )
         delete_document(document=deleted)
-        untagged = add_indexed(collection=collection, name="board.md", tags=[], text="# Board\n\nFor the board alone.\n")
+        untagged = add_indexed(
+            collection=collection, name="board.md", tags=[], text="# Board\n\nFor the board alone.\n"
+        )
         source = Source.objects.create(name="folder", path="folder", collection=collection, tags=["runbooks"])
         job = create_job(kind=Job.Kind.REINDEX, collection=collection, user=user)
         document = cast.documents[slug]["bgp-session-down.md"]
@@ -196,7 +202,8 @@ def fingerprint(tenant_id: uuid.UUID) -> dict[str, str]:
         for model in tenant_models():
             table = model._meta.db_table
             cursor.execute(
-                f"SELECT string_agg(t::text, '|' ORDER BY t::text) FROM {table} t WHERE tenant_id = %s", [tenant_id]
+                f"SELECT string_agg(t::text, '|' ORDER BY t::text) FROM {table} t WHERE tenant_id = %s",
+                [tenant_id],
             )
             found[table] = hashlib.sha256((cursor.fetchone()[0] or "").encode()).hexdigest()
         cursor.execute("SELECT t::text FROM tenants_tenant t WHERE id = %s", [tenant_id])

@@ -67,7 +67,9 @@ def test_policies_are_for_the_two_roles_alone_and_ask_for_the_tenant(catalog: An
     assert set(found) == tenant_tables()
     assert all(roles == {APP, PLATFORM} for roles in found.values())
     tagged = {table for table, *_, using, _ in policies if "ragsite.tags" in (using or "")}
-    assert tagged == {m._meta.db_table for m in tenant_models() if m._meta.model_name in ("document", "chunk")}
+    assert tagged == {
+        m._meta.db_table for m in tenant_models() if m._meta.model_name in ("document", "chunk")
+    }
 
 
 def test_the_roles_have_no_rights_beyond_their_own(catalog: Any) -> None:
@@ -91,11 +93,14 @@ def test_the_roles_have_no_rights_beyond_their_own(catalog: Any) -> None:
             role,
         )
         assert grants == [], role
-        assert catalog(
-            "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')"
-            " AND has_table_privilege(%s, oid, 'TRUNCATE')",
-            role,
-        ) == []
+        assert (
+            catalog(
+                "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')"
+                " AND has_table_privilege(%s, oid, 'TRUNCATE')",
+                role,
+            )
+            == []
+        )
     public = catalog(
         "SELECT table_name FROM information_schema.role_table_grants WHERE grantee = 'PUBLIC' AND table_schema = 'public'"
     )
@@ -116,7 +121,9 @@ def test_the_audit_log_is_only_appended_to(catalog: Any) -> None:
         "TRUNCATE": False,
     }
     for table in ("django_migrations", "knowledge_price"):
-        assert catalog("SELECT has_table_privilege(%s, %s, 'INSERT, UPDATE, DELETE')", APP, table) == [(False,)]
+        assert catalog("SELECT has_table_privilege(%s, %s, 'INSERT, UPDATE, DELETE')", APP, table) == [
+            (False,)
+        ]
 
 
 def test_nothing_runs_with_the_rights_of_its_owner(catalog: Any) -> None:

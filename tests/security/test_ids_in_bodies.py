@@ -52,11 +52,21 @@ def test_ids_of_another_tenant(cast: Cast) -> None:
     assert call(gus, "POST", "/api/v1/search", mixed).status_code == 404
     for path in ("query", "query/stream"):
         same_as_absent(
-            gus, "POST", f"/api/v1/{path}", {"question": QUESTION}, "conversation", foreign.conversation, status=404
+            gus,
+            "POST",
+            f"/api/v1/{path}",
+            {"question": QUESTION},
+            "conversation",
+            foreign.conversation,
+            status=404,
         )
     same_as_absent(gus, "POST", "/api/v1/ingest", {}, "source", foreign.source, status=404)
-    same_as_absent(gus, "POST", "/api/v1/ingest", {"directory": "x"}, "collection", foreign.collection, status=404)
-    same_as_absent(gus, "POST", "/api/v1/sources", {"path": "x"}, "collection", foreign.collection, status=404)
+    same_as_absent(
+        gus, "POST", "/api/v1/ingest", {"directory": "x"}, "collection", foreign.collection, status=404
+    )
+    same_as_absent(
+        gus, "POST", "/api/v1/sources", {"path": "x"}, "collection", foreign.collection, status=404
+    )
     same_as_absent(
         gus, "PATCH", f"/api/v1/sources/{own.source}", {}, "collection", foreign.collection, status=404
     )
@@ -66,7 +76,9 @@ def test_ids_of_another_tenant(cast: Cast) -> None:
     same_as_absent(
         gus, "PATCH", f"/api/v1/documents/{own.document}", {}, "collection", foreign.collection, status=404
     )
-    same_as_absent(gus, "POST", "/api/v1/documents", {"file": file()}, "collection", foreign.collection, status=404)
+    same_as_absent(
+        gus, "POST", "/api/v1/documents", {"file": file()}, "collection", foreign.collection, status=404
+    )
     same_as_absent(gus, "GET", "/api/v1/documents", {}, "collection", foreign.collection, status=404)
     for target in ("member", "document"):
         same_as_absent(gus, "GET", "/api/v1/audit", {}, "target_id", getattr(foreign, target), status=200)
@@ -90,7 +102,9 @@ def test_ids_of_another_tenant(cast: Cast) -> None:
     assert fingerprint(cast.acme.pk) == before
 
     # The control: with one's own ids the same requests are no 404.
-    assert call(gus, "POST", "/api/v1/feedback", {"rating": 5, "request_id": str(own.answer)}).status_code == 409
+    assert (
+        call(gus, "POST", "/api/v1/feedback", {"rating": 5, "request_id": str(own.answer)}).status_code == 409
+    )
     assert call(gus, "POST", "/api/v1/reindex", {"source": str(own.source)}).status_code == 202
     assert call(gus, "POST", "/api/v1/ingest", {"source": str(own.source)}).status_code == 202
     ask = {"question": QUESTION, "conversation": str(own.conversation), "collections": [str(own.collection)]}
@@ -103,15 +117,26 @@ def test_ids_of_the_own_tenant_that_are_not_the_members(cast: Cast) -> None:
     nina = cast.nina.client
     for path in ("query", "query/stream"):
         same_as_absent(
-            nina, "POST", f"/api/v1/{path}", {"question": QUESTION}, "conversation", rows.conversation, status=404
+            nina,
+            "POST",
+            f"/api/v1/{path}",
+            {"question": QUESTION},
+            "conversation",
+            rows.conversation,
+            status=404,
         )
     same_as_absent(nina, "POST", "/api/v1/feedback", {"rating": 5}, "request_id", rows.answer, status=404)
     for client in (nina, cast.hal.client):
-        for path, body in (("ingest", {"source": str(rows.source)}), ("reindex", {"document": str(rows.document)})):
+        for path, body in (
+            ("ingest", {"source": str(rows.source)}),
+            ("reindex", {"document": str(rows.document)}),
+        ):
             assert call(client, "POST", f"/api/v1/{path}", body).status_code == 403
     # Tags narrow, they never widen.
     for tags in (["incident_reports"], ["runbooks", "incident_reports"]):
-        found = call(nina, "POST", "/api/v1/search", {"question": "Who is the intruder?", "tags": tags, "k": 20})
+        found = call(
+            nina, "POST", "/api/v1/search", {"question": "Who is the intruder?", "tags": tags, "k": 20}
+        )
         assert found.status_code == 200
         assert not [s for s in found.json()["sources"] if s["title"] == "Incident INC-0042"]
     # Nobody gives a document tags that take it out of their own sight, or into sight by guessing.
@@ -146,7 +171,9 @@ def test_another_tenant_cannot_be_chosen(cast: Cast) -> None:
     assert client.get("/api/v1/me").status_code == 401
     # Neither headers nor parameters choose a tenant.
     for headers in ({"x-tenant": "acme"}, {"x-tenant-id": str(cast.acme.pk)}):
-        response = cast.gina.client.get(f"/api/v1/documents?tenant={cast.acme.pk}&tenant_id=acme", headers=headers)
+        response = cast.gina.client.get(
+            f"/api/v1/documents?tenant={cast.acme.pk}&tenant_id=acme", headers=headers
+        )
         assert {d["id"] for d in response.json()["results"]} <= {
             str(d.pk) for d in cast.documents["globex"].values()
         }

@@ -40,7 +40,11 @@ def arms(chunks: Any) -> dict[str, set[str]]:
     vector = embedder().embed([EVERYTHING])[0]
     dense = search_vectors(chunks=chunks, vector=vector, limit=1000, deviation=0.1)
     keyword = search_keywords(
-        chunks=chunks, lexemes=question_lexemes(question=EVERYTHING, languages=["english"]), limit=1000, k1=0.9, b=0.5
+        chunks=chunks,
+        lexemes=question_lexemes(question=EVERYTHING, languages=["english"]),
+        limit=1000,
+        k1=0.9,
+        b=0.5,
     )
     with unscoped(reason="tests"):
         titles = dict(Chunk.objects.values_list("id", "document__title"))
@@ -55,7 +59,8 @@ def raw_arms() -> dict[str, set[tuple[uuid.UUID, uuid.UUID]]]:
     vector = embedder().embed([EVERYTHING])[0]
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT tenant_id, document_id FROM knowledge_chunk ORDER BY embedding <=> %s::vector", [Vector(vector.tolist()).to_text()]
+            "SELECT tenant_id, document_id FROM knowledge_chunk ORDER BY embedding <=> %s::vector",
+            [Vector(vector.tolist()).to_text()],
         )
         dense = set(cursor.fetchall())
         cursor.execute(
@@ -209,7 +214,9 @@ def test_the_answer_cache_misses_as_soon_as_a_right_or_a_document_changes(cast: 
     call(ada, "DELETE", f"/api/v1/documents/{runbook}")
     changed = ask(cast.nina)
     assert changed["cache"] == "miss" and "30 seconds" not in changed["answer"]
-    with connections["platform"].cursor() as cursor:  # deleted is not erased: the row is there, and yet not found
+    with connections[
+        "platform"
+    ].cursor() as cursor:  # deleted is not erased: the row is there, and yet not found
         cursor.execute("SELECT count(*) FROM knowledge_chunk WHERE document_id = %s", [runbook])
         assert cursor.fetchone()[0] > 0
 

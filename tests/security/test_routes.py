@@ -191,7 +191,11 @@ def test_a_foreign_id_is_answered_like_an_absent_one(cast: Cast) -> None:
 
     # The control: to their owner the same requests are no 404.
     ways = sorted(
-        ((route, case, method, body) for route, case in CASES.items() for method, body in attempts(route, case)),
+        (
+            (route, case, method, body)
+            for route, case in CASES.items()
+            for method, body in attempts(route, case)
+        ),
         key=lambda way: (way[2] == "DELETE", way[1].thing in ("collection", "source", "conversation")),
     )
     for route, case, method, body in ways:

@@ -31,7 +31,13 @@ def add_chunk(*, tags: list[str], embedding: Any) -> Chunk:
     """A document with one chunk that matches the words of the question, in the tenant in force."""
     collection, _ = Collection.objects.get_or_create(tenant_id=require_tenant_id(), slug="all")
     document = Document.objects.create(
-        collection=collection, title="Limits", uri="limits", tags=tags, text=TEXT, status="indexed", chunk_count=1
+        collection=collection,
+        title="Limits",
+        uri="limits",
+        tags=tags,
+        text=TEXT,
+        status="indexed",
+        chunk_count=1,
     )
     chunk = Chunk(
         document=document,
@@ -89,7 +95,10 @@ def test_the_smallest_tenant_gets_its_k_results(transactional_db: None) -> None:
     lexemes_of = {"question": QUESTION, "languages": ["english"]}
     expected = {chunk.document_id for chunk in own[:5]}
     with enter(principal.scope()):
-        for chunks in (Chunk.objects.visible_to(membership), Chunk.objects.all()):  # both walls, the second alone
+        for chunks in (
+            Chunk.objects.visible_to(membership),
+            Chunk.objects.all(),
+        ):  # both walls, the second alone
             of_chunk = dict(chunks.values_list("id", "document_id"))
             dense = search_vectors(chunks=chunks, vector=question, limit=5, deviation=0.1)
             assert {of_chunk[pk] for pk in dense.scores} == expected and len(dense.scores) == 5

@@ -153,7 +153,10 @@ def test_a_shared_conversation_shows_its_reader_what_they_may_read(cast: Cast) -
     for stranger in (cast.sam, cast.ada, cast.gina):
         assert call(stranger.client, "GET", path).status_code == 404
     # What is added later from a document that the reader may not read is withheld from them.
-    more = {"question": "What is the maximum-prefix limit of a transit session?", "conversation": answer["conversation"]}
+    more = {
+        "question": "What is the maximum-prefix limit of a transit session?",
+        "conversation": answer["conversation"],
+    }
     later = call(cast.nina.client, "POST", "/api/v1/query", more).json()
     assert "950000" in later["answer"]
     told = read_body(call(cast.hal.client, "GET", path)).decode()
