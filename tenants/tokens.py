@@ -57,7 +57,7 @@ def _claims(token_type: type[AccessToken] | type[RefreshToken], raw: str) -> dic
         token: Any = token_type(raw)  # type: ignore[arg-type]
         claims: dict[str, Any] = token.payload
         for name in ("tid", "mid", "fam", "jti"):
-            uuid.UUID(str(claims[name]))
+            uuid.UUID(claims[name])
         str(claims["pws"])
     except (TokenError, KeyError, ValueError, TypeError, AttributeError, RecursionError):
         raise unauthenticated("The token is not valid or has expired: sign in again.") from None

@@ -197,13 +197,14 @@ def pooled() -> Iterator[DatabaseWrapper]:
     values = copy.deepcopy(connections["default"].settings_dict)
     values["CONN_MAX_AGE"] = 0
     values["OPTIONS"]["pool"] = {"min_size": 1, "max_size": 1, "timeout": 5}
-    connections.databases["pooled"] = values
-    wrapper = connections["pooled"]
+    wrapper = connections["default"]
     assert isinstance(wrapper, DatabaseWrapper)
+    wrapper.close()
+    before, wrapper.settings_dict = wrapper.settings_dict, values
     yield wrapper
     wrapper.close()
     wrapper.close_pool()
-    del connections["pooled"], connections.databases["pooled"]
+    wrapper.settings_dict = before
 
 
 def test_nothing_of_a_context_stays_on_a_pooled_connection(people: People, pooled: DatabaseWrapper) -> None:
