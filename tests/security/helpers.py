@@ -53,7 +53,7 @@ async def _call_stream(client: Client, method: str, path: str, body: Any, header
     response: Any = await inner.generic(
         method, path, _json(body), "application/json", headers=known | headers
     )
-    if response.streaming:
+    if response.streaming and response.is_async:  # the body of a HEAD is taken away by the test client
         response.read = b"".join([part async for part in response.streaming_content])
     return response
 

@@ -165,7 +165,8 @@ def test_the_context_follows_the_scope_through_transactions_and_savepoints(peopl
             sid = transaction.savepoint()
             assert titles() == of("acme")
             with scope(tenant_id=globex, tags=None):
-                transaction.savepoint_rollback(sid)
+                assert titles() == of("globex")
+                transaction.savepoint_rollback(sid)  # the database is back at acme
                 assert titles() == of("globex")
             with pytest.raises(ZeroDivisionError), transaction.atomic(), scope(tenant_id=globex, tags=None):
                 assert titles() == of("globex")

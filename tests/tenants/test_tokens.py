@@ -142,7 +142,8 @@ def test_forged_tokens_are_refused(people: People) -> None:
     }
     for name, token in forged.items():
         assert status_with(token) == 401, name
-        if len(token) <= 4000:
+        # With the server's own key and the type changed it would be an old refresh token, and end the sign-in.
+        if len(token) <= 4000 and name != "another type":
             assert refresh(token).status_code in (400, 401), name
     for header in (
         "Basic bmluYTpw",
