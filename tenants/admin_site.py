@@ -80,6 +80,11 @@ class PlatformModelAdmin(_ProblemsAsMessages, admin.ModelAdmin):  # type: ignore
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return is_superuser(request)
 
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        # Also for the history page, which looks for the row before it looks at the permission.
+        rows: QuerySet[Any] = super().get_queryset(request)
+        return rows if is_superuser(request) else rows.none()
+
     has_add_permission = has_change_permission = has_delete_permission = has_view_permission
 
     def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:

@@ -14,7 +14,7 @@ from ragsite.core.problems import FieldProblem, Problem
 from tenants.access import Principal, unauthenticated
 from tenants.audit import record_event
 from tenants.keys import PREFIX, principal_of_key
-from tenants.limits import count_failure, forget_failures, refuse_brute_force
+from tenants.limits import begin_attempt, end_attempt
 from tenants.models import Membership, Tenant, User
 from tenants.scope import enter, identity, scope
 from tenants.tokens import principal_of_token
@@ -49,13 +49,12 @@ def check_credentials(
         Problem: 401 with the same words for an unknown user and a wrong password; 429 after too many failures.
     """
     address = client_address(request)
-    refuse_brute_force(account=username, address=address)
+    begin_attempt(account=username, address=address)
     user = authenticate(request, username=username, password=password)
     if not isinstance(user, User) or user.is_service:
-        count_failure(account=username, address=address)
         _record_failure(username=username, address=address)
         raise unauthenticated("User name or password is wrong.")
-    forget_failures(account=username)
+    end_attempt(account=username, address=address)
     memberships = own_memberships(user=user)
     if tenant:
         memberships = [m for m in memberships if m.tenant.slug == tenant]

@@ -21,6 +21,10 @@ if n == 1 then redis.call('EXPIRE', KEYS[1], ARGV[1]) end
 return n
 """
 
+_TAKE_BACK = """
+if tonumber(redis.call('GET', KEYS[1]) or '0') > 0 then redis.call('DECR', KEYS[1]) end
+"""
+
 
 def _keys(account: str, address: str | None) -> list[tuple[str, tuple[int, int]]]:
     digest = hashlib.sha256(account.lower().encode()).hexdigest()[:32]
@@ -30,15 +34,18 @@ def _keys(account: str, address: str | None) -> list[tuple[str, tuple[int, int]]
     return keys
 
 
-def refuse_brute_force(*, account: str, address: str | None) -> None:
-    """Raises the 429 problem while an account or an address has failed too often.
+def begin_attempt(*, account: str, address: str | None) -> None:
+    """Counts an attempt before the password is looked at, so that parallel guesses do not slip past the count.
 
     Fails open when Redis is away: signing in must go on without a cache, and passwords are hashed slowly anyway.
+
+    Raises:
+        Problem: 429 while an account or an address has failed too often.
     """
     try:
         redis = get_redis_connection("default")
-        for key, (most, _) in _keys(account, address):
-            if int(redis.get(key) or 0) >= most:
+        for key, (most, seconds) in _keys(account, address):
+            if int(redis.eval(_COUNT, 1, key, seconds)) > most:
                 wait = max(1, int(redis.ttl(key)))
                 raise Problem(
                     429,
@@ -50,19 +57,13 @@ def refuse_brute_force(*, account: str, address: str | None) -> None:
         logger.warning("sign-in limit skipped", error=type(error).__name__)
 
 
-def count_failure(*, account: str, address: str | None) -> None:
-    """Counts a failed sign-in."""
+def end_attempt(*, account: str, address: str | None) -> None:
+    """A successful sign-in clears the account's count, and takes only itself off the address's: it may be trying others."""
     try:
         redis = get_redis_connection("default")
-        for key, (_, seconds) in _keys(account, address):
-            redis.eval(_COUNT, 1, key, seconds)
-    except RedisError as error:
-        logger.warning("sign-in failure not counted", error=type(error).__name__)
-
-
-def forget_failures(*, account: str) -> None:
-    """A successful sign-in clears the account's count (not the address's: it may be trying others)."""
-    try:
-        get_redis_connection("default").delete(_keys(account, None)[0][0])
+        of_account, *of_address = [key for key, _ in _keys(account, address)]
+        redis.delete(of_account)
+        for key in of_address:
+            redis.eval(_TAKE_BACK, 1, key)
     except RedisError as error:
         logger.warning("sign-in failures not forgotten", error=type(error).__name__)

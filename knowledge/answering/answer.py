@@ -161,7 +161,9 @@ async def _travel(journey: Journey, *, config: AnswerConfig, gateway: Gateway) -
         async with aclosing(generation) as events:
             async for event in events:
                 yield event
-    if _may_be_cached(journey):
+    # The model has read the conversation: its words may be in the answer, and are not for others who ask the same.
+    is_private = bool(prepared.turns) and gateway.has_model
+    if _may_be_cached(journey) and not is_private:
         payload = {
             "text": journey.text,
             "sources": journey.sources,

@@ -8,7 +8,7 @@ from uuid import UUID
 import structlog
 from redis.exceptions import RedisError
 
-from knowledge.answering.cache import redis_client, tenant_prefix
+from knowledge.answering.cache import acl_signature, redis_client, tenant_prefix
 from tenants.models import Membership
 from tenants.rest import dump_json
 
@@ -21,8 +21,10 @@ LAST = ("done", "error")
 
 
 def stream_key(*, membership: Membership, request_id: UUID) -> str:
-    """A stream is its asker's own: nobody else can make this key."""
-    return f"{tenant_prefix(membership.tenant_id)}stream:{membership.pk}:{request_id}"
+    """A stream is its asker's own, for as long as they may read what they could when they asked: nobody else can make
+    this key, nor can they themselves after their role has changed."""
+    owner = f"{membership.pk}:{acl_signature(membership)}"
+    return f"{tenant_prefix(membership.tenant_id)}stream:{owner}:{request_id}"
 
 
 class EventLog:
