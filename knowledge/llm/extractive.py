@@ -38,7 +38,7 @@ MAX_WORDS = 150
 HARD_WORDS = 190
 LIST_ITEMS = 8
 # Embedding every sentence would cost more than it finds: these are embedded, best lexical score first.
-EMBEDDED_UNITS = 32
+EMBEDDED_UNITS = 12
 
 IDENTIFIER_WEIGHT = 2.5
 # What the title or heading says holds for every sentence below it, whether or not a sentence repeats it.
