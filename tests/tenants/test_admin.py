@@ -98,3 +98,37 @@ def test_a_superusers_visit_is_audited(cast: Any) -> None:
     signed_in("root").get("/admin/")
     with unscoped(reason="tests"):
         assert AuditEvent.objects.filter(action="platform.unscoped", actor_name="root").exists()
+
+
+def test_a_sources_schedule_is_seen_and_edited(cast: Any) -> None:
+    from django_celery_beat.models import PeriodicTask
+
+    from knowledge.ingestion.sources.folder import allowed_root
+    from knowledge.models import Source
+
+    (allowed_root() / "wiki").mkdir(parents=True, exist_ok=True)
+    ada = signed_in("ada")
+    form = {
+        "name": "Wiki",
+        "kind": "folder",
+        "path": "wiki",
+        "collection": str(cast.collections["acme"].pk),
+        "tags": "runbooks",
+        "enabled": "on",
+        "schedule": "*/15 * * * *",
+        "time_zone": "Europe/Berlin",
+    }
+    assert ada.post(url_of(Source, "add"), form).status_code == 302
+    with unscoped(reason="tests"):
+        source = Source.objects.get(tenant=cast.acme, name="Wiki")
+    task = PeriodicTask.objects.get(name=f"sync source {source.pk}")
+    assert str(task.crontab.timezone) == "Europe/Berlin" and task.crontab.minute == "*/15"
+    assert "*/15 * * * *" in ada.get(url_of(Source, "changelist")).content.decode()
+    changed = ada.post(url_of(Source, "change", source.pk), form | {"schedule": "5 4 * * *"})
+    assert changed.status_code == 302
+    task.refresh_from_db()
+    assert (task.crontab.minute, task.crontab.hour) == ("5", "4")
+    wrong = ada.post(url_of(Source, "change", source.pk), form | {"schedule": "often"}, follow=True)
+    assert "five fields" in wrong.content.decode()
+    ada.post(url_of(Source, "change", source.pk), form | {"schedule": ""})
+    assert not PeriodicTask.objects.filter(name=f"sync source {source.pk}").exists()
