@@ -2,11 +2,13 @@
 
 from django.urls import path
 
+from knowledge.upload import upload_page
 from knowledge.views import answer_fragment, ask, conversation_page, document_page
 
 urlpatterns = [
     path("", ask, name="ask"),
     path("c/<uuid:id>/", conversation_page, name="conversation-page"),
     path("answers/<uuid:id>/", answer_fragment, name="answer-fragment"),
+    path("upload/", upload_page, name="upload"),
     path("documents/<uuid:id>/", document_page, name="document-page"),
 ]
