@@ -8,7 +8,7 @@ from django.views.decorators.http import require_http_methods
 
 from knowledge.access import access_collections
 from knowledge.api.documents import read_upload
-from knowledge.documents import add_document, known_tags
+from knowledge.documents import UPLOADS, add_document, known_tags
 from knowledge.ingestion.parse import SUPPORTED_EXTENSIONS
 from knowledge.models import Collection, Document, Job
 from ragsite.core.config import config
@@ -58,7 +58,7 @@ def _render(request: HttpRequest, principal: Principal, problem: Problem | None)
         .defer("document__text")
     )
     context: dict[str, Any] = {
-        "collections": Collection.objects.all(),
+        "collections": Collection.objects.exclude(slug=UPLOADS),
         "tags": known_tags() if readable is None else list(readable),
         "jobs": jobs.filter(document__in=Document.objects.visible_to(membership))[:SHOWN_JOBS],
         "endings": ",".join(sorted(SUPPORTED_EXTENSIONS)),
