@@ -160,16 +160,16 @@ def test_an_answer_whose_document_has_gone_is_withheld(shared: Any) -> None:
     from tests.knowledge.helpers import upload_indexed
 
     document = upload_indexed(
-        shared.ada, "leaving.md", "# Leaving\n\nThe walrus gateway speaks at 640 megabit.\n", tags=["faq"]
+        shared.ada, "leaving.md", "# Leaving\n\nThe walrus gateway speaks at 640 zorkmid.\n", tags=["faq"]
     )
     body = ask(shared.hal, "How fast is the walrus gateway?")
-    assert "640" in body["answer"]
+    assert "zorkmid" in body["answer"]
     assert send(shared.ada, "delete", f"documents/{document}").status_code == 204
     response = send(shared.hal, "get", f"answers/{body['request_id']}")
     stored = conforms(response, "/api/v1/answers/{id}", "get")
-    assert "640" not in str(stored) and stored["citations"] == []
+    assert "zorkmid" not in str(stored) and stored["citations"] == []
     _, stream = read_stream(shared.hal, f"answers/{body['request_id']}/stream")
-    assert "640" not in stream and "answer_chunk" in stream
+    assert "zorkmid" not in stream and "answer_chunk" in stream
 
 
 def test_a_database_that_does_not_answer_is_503_with_retry_after(shared: Any, monkeypatch: Any) -> None:
