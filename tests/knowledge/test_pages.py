@@ -100,7 +100,7 @@ def test_another_tenant_gets_its_own_answer_and_none_of_ours(cast: Any) -> None:
     client = signed_in("gina")
     page = html_of(client.get(asked(client)))
     assert "180 seconds" in page
-    assert "30 seconds" not in page.replace("180 seconds", "") and "7741" not in page
+    assert "30 seconds" not in page.replace("180 seconds", "") and "extension 7741" not in page
 
 
 def test_a_follow_up_continues_its_conversation(cast: Any) -> None:
