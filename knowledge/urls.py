@@ -2,8 +2,9 @@
 
 from django.urls import path
 
-from knowledge.upload import upload_page
-from knowledge.views import answer_fragment, ask, conversation_page, document_page
+from knowledge.views.ask import answer_fragment, ask, conversation_page
+from knowledge.views.document import document_page
+from knowledge.views.upload import upload_page
 
 urlpatterns = [
     path("", ask, name="ask"),

@@ -36,6 +36,8 @@ INSTALLED_APPS = [
     "knowledge",
     "feedback",
     "ragsite",
+    "unfold",
+    "unfold.contrib.filters",
     "ragsite.admin_app.RagsiteAdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -49,6 +51,8 @@ INSTALLED_APPS = [
     "django_celery_beat",
     "django_prometheus",
     "csp",
+    "django_htmx",
+    "template_partials",
 ]
 
 MIDDLEWARE = [
@@ -62,6 +66,7 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "csp.middleware.CSPMiddleware",
+    "django_htmx.middleware.HtmxMiddleware",
     "tenants.middleware.ScopeMiddleware",
 ]
 

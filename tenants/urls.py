@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from tenants.views import sign_in, sign_out, switch_tenant
+from tenants.views.session import sign_in, sign_out, switch_tenant
 
 urlpatterns = [
     path("sign-in/", sign_in, name="sign-in"),

@@ -3,6 +3,7 @@
 from tenants.models.audit import AuditEvent
 from tenants.models.base import TenantModel
 from tenants.models.credentials import ApiKey, TokenFamily
+from tenants.models.invitations import Invitation
 from tenants.models.people import Ability, Membership, Role, User, validate_tag
 from tenants.models.tenant import Tenant
 from tenants.models.usage import UsageRecord
@@ -11,6 +12,7 @@ __all__ = [
     "Ability",
     "ApiKey",
     "AuditEvent",
+    "Invitation",
     "Membership",
     "Role",
     "Tenant",

@@ -22,6 +22,12 @@ class Tenant(models.Model):
         validators=[RegexValidator(r"^[a-z][a-z0-9-]{1,39}$", "Use lower-case letters, digits and dashes.")],
     )
     name = models.CharField(max_length=200)
+    time_zone = models.CharField(
+        max_length=64,
+        default="UTC",
+        db_default="UTC",
+        help_text="Times and days on its pages, and new schedules, are in this zone.",
+    )
     status = models.CharField(max_length=10, choices=Status.choices, default=Status.ACTIVE)
     auth_epoch = models.BigIntegerField(default=1, editable=False)
     is_demo = models.BooleanField(default=False, editable=False)

@@ -1,15 +1,10 @@
-"""Signing in and out, choosing a tenant, and what every page of ours shares."""
+"""Signing in and out, and choosing a tenant."""
 
 import time
-from collections.abc import Callable
-from functools import wraps
-from typing import Any, Concatenate, ParamSpec
 
 from django.contrib.auth import login, logout
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import redirect, render
-from django.urls import reverse
-from django.utils.http import url_has_allowed_host_and_scheme, urlencode
+from django.shortcuts import redirect
 from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST
@@ -25,96 +20,12 @@ from tenants.authentication import (
     record_sign_in,
 )
 from tenants.models import Membership, User
-from tenants.rest import problem_of
+from tenants.pages import member_page, own_path, render_sign_in
 from tenants.scope import enter, scope
-
-P = ParamSpec("P")
 
 # Between the right password and the choice of a tenant nobody is signed in: this names who may choose.
 PENDING = "ragsite_pending"
 PENDING_SECONDS = 300
-
-
-def own_path(path: str) -> str:
-    """``path`` if it is one of ours, else empty: a sign-in must not send people elsewhere."""
-    if path.startswith("/") and url_has_allowed_host_and_scheme(path, allowed_hosts=None):
-        return path
-    return ""
-
-
-def render_page(
-    request: HttpRequest, template: str, context: dict[str, Any], *, problem: Problem | None = None
-) -> HttpResponse:
-    """A page, which may speak of a problem: then it carries its status and headers."""
-    response = render(
-        request, template, context | {"problem": problem}, status=problem.status if problem else 200
-    )
-    for name, value in (problem.headers if problem else {}).items():
-        response.headers[name] = value
-    return response
-
-
-def render_problem(request: HttpRequest, problem: Problem) -> HttpResponse:
-    """A page for a problem alone."""
-    return render_page(request, "error.html", {}, problem=problem)
-
-
-def shell_context(principal: Principal) -> dict[str, Any]:
-    """What the frame of a page shows: who is signed in, where, and where else they could go."""
-    return {
-        "principal": principal,
-        "tenants": [m.tenant for m in own_memberships(user=principal.membership.user)],
-    }
-
-
-def to_sign_in(request: HttpRequest) -> HttpResponse:
-    """Where those go who are not signed in; a session that holds no longer is ended, and its owner told so."""
-    if request.user.is_authenticated and not (isinstance(request.user, User) and request.user.is_superuser):
-        logout(request)
-        return _render_form(
-            request,
-            problem=Problem(
-                401,
-                "signed-out",
-                _("You have been signed out: you are not an active member of this tenant any more."),
-            ),
-            next_path=own_path(request.get_full_path()) if request.method == "GET" else "",
-        )
-    query = {"next": request.get_full_path()} if request.method == "GET" and request.path != "/" else {}
-    return redirect(reverse("sign-in") + (f"?{urlencode(query)}" if query else ""))
-
-
-def member_page(
-    view: Callable[Concatenate[HttpRequest, Principal, P], HttpResponse],
-) -> Callable[Concatenate[HttpRequest, P], HttpResponse]:
-    """A page for members: hands the principal on, and shows problems as pages."""
-
-    @wraps(view)
-    def page(request: HttpRequest, /, *args: P.args, **kwargs: P.kwargs) -> HttpResponse:
-        principal: Principal | None = request.principal  # type: ignore[attr-defined]
-        if principal is None:
-            return to_sign_in(request)
-        try:
-            return view(request, principal, *args, **kwargs)
-        except Exception as error:
-            problem = problem_of(error)
-            if problem is None:
-                raise
-            return render_problem(request, problem)
-
-    return never_cache(page)
-
-
-def _render_form(
-    request: HttpRequest,
-    *,
-    problem: Problem | None = None,
-    username: str = "",
-    next_path: str = "",
-    memberships: list[Membership] | None = None,
-) -> HttpResponse:
-    context = {"username": username, "next": next_path, "memberships": memberships}
-    return render_page(request, "tenants/sign_in.html", context, problem=problem)
 
 
 @never_cache
@@ -125,7 +36,7 @@ def sign_in(request: HttpRequest) -> HttpResponse:
     if request.method == "GET":
         if request.principal is not None:  # type: ignore[attr-defined]
             return redirect(next_path or "ask")
-        return _render_form(request, next_path=next_path)
+        return render_sign_in(request, next_path=next_path)
     if "tenant" in request.POST:
         return _choose_tenant(request, next_path=next_path)
     username = request.POST.get("username", "").strip()[:150]
@@ -141,7 +52,7 @@ def sign_in(request: HttpRequest) -> HttpResponse:
                 _("You are not an active member of any tenant. Ask an admin of yours to let you in."),
             )
     except Problem as problem:
-        return _render_form(request, problem=problem, username=username, next_path=next_path)
+        return render_sign_in(request, problem=problem, username=username, next_path=next_path)
     if len(memberships) > 1:
         request.session.cycle_key()
         request.session[PENDING] = {
@@ -149,7 +60,7 @@ def sign_in(request: HttpRequest) -> HttpResponse:
             "hash": user.get_session_auth_hash(),
             "until": time.time() + PENDING_SECONDS,
         }
-        return _render_form(request, memberships=memberships, next_path=next_path)
+        return render_sign_in(request, memberships=memberships, next_path=next_path)
     return _enter(request, user, memberships[0] if memberships else None, next_path=next_path)
 
 
@@ -157,11 +68,11 @@ def _choose_tenant(request: HttpRequest, *, next_path: str) -> HttpResponse:
     user = _pending_user(request)
     if user is None:
         late = Problem(400, "too-late", _("This took too long. Sign in again."))
-        return _render_form(request, problem=late, next_path=next_path)
+        return render_sign_in(request, problem=late, next_path=next_path)
     memberships = own_memberships(user=user)
     chosen = [m for m in memberships if m.tenant.slug == request.POST["tenant"]]
     if not chosen:
-        return _render_form(request, problem=not_found(), memberships=memberships, next_path=next_path)
+        return render_sign_in(request, problem=not_found(), memberships=memberships, next_path=next_path)
     return _enter(request, user, chosen[0], next_path=next_path)
 
 

@@ -15,7 +15,7 @@ from ragsite.core.config import config
 from ragsite.core.problems import FieldProblem, Problem
 from tenants.access import Principal
 from tenants.models import Ability
-from tenants.views import member_page, render_page, shell_context
+from tenants.pages import member_page, render_page, shell_context
 
 SHOWN_JOBS = 10
 
