@@ -1,10 +1,11 @@
 """Every route."""
 
+from django.conf import settings
 from django.contrib import admin
 from django.urls import include, path
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 
-from ragsite import health
+from ragsite import health, views
 
 urlpatterns = [
     path("livez", health.livez, name="livez"),
@@ -20,6 +21,9 @@ urlpatterns = [
     path("", include("tenants.urls")),
     path("", include("knowledge.urls")),
 ]
+
+if settings.ENVIRONMENT == "dev":
+    urlpatterns.append(path("styleguide", views.styleguide, name="styleguide"))
 
 handler400 = "ragsite.views.bad_request"
 handler403 = "ragsite.views.permission_denied"

@@ -1,4 +1,4 @@
-"""The views of no app: errors."""
+"""The views of no app: errors, and in dev the style guide."""
 
 import sys
 from typing import Any
@@ -60,3 +60,14 @@ def csrf_failure(request: HttpRequest, reason: str = "", **_: Any) -> HttpRespon
     if _is_api(request):
         return problem_response(CSRF)
     return render(request, "error.html", {"problem": CSRF}, status=403)
+
+
+COLOURS = (
+    "paper raised sunken line line-strong ink quiet accent accent-ink accent-soft mark mark-line alert alert-soft "
+    "good good-soft warn warn-soft"
+).split()
+
+
+def styleguide(request: HttpRequest) -> HttpResponse:
+    """Every part of the design on one page; ``?dir=rtl`` shows it right to left."""
+    return render(request, "styleguide.html", {"colours": COLOURS, "direction": request.GET.get("dir")})

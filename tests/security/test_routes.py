@@ -101,6 +101,7 @@ CASES: dict[str, Case] = {
     "c/<uuid:id>/": Case("conversation", {"GET": nothing}, hidden=True),
     "answers/<uuid:id>/": Case("answer", {"GET": nothing}, hidden=True),
     "documents/<uuid:id>/": Case("untagged", {"GET": nothing}, hidden=True),
+    "roles/<uuid:id>/preview/": Case("role", {"GET": nothing}),
 }
 
 
