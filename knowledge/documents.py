@@ -20,11 +20,12 @@ from knowledge.models import Chunk, Collection, Corpus, Document, Job
 from ragsite.core.problems import FieldProblem, Problem
 from tenants.access import Principal
 from tenants.audit import record_by
-from tenants.models import Role, validate_tag
+from tenants.models import Membership, Role, validate_tag
 from tenants.people import invalid
 from tenants.scope import atomic, on_commit, require_tenant_id
 
 UPLOADS = "uploads"
+MAX_URI = 1000
 _STATUS_OF_PARSE_ERROR = {"too_large": 413, "unsupported_type": 415, "wrong_type": 415}
 
 
@@ -136,9 +137,30 @@ def problem_of_parse_error(error: ParseError) -> Problem:
     )
 
 
+def clean_name(filename: str) -> str:
+    """The name of an uploaded file, without the folders that some clients put before it."""
+    return PurePath(filename.replace("\\", "/")).name.replace("\0", "")[:255] or "document"
+
+
+def clean_path(path: str, *, filename: str) -> str:
+    """The path of an upload below the folder it came from, to be shown and searched: it never names a file of ours.
+
+    Args:
+        path: as a browser tells it, for instance ``handbook/routing/ospf.md``; its folders count, its last part does not.
+        filename: the clean name of the file, which is the last part of what is returned.
+    """
+    folders = path.replace("\\", "/").split("/")[:-1]
+    kept = [
+        "".join(character for character in folder if character.isprintable()).strip()[:255]
+        for folder in folders
+    ]
+    shown = "/".join([*(folder for folder in kept if folder not in ("", ".", "..")), filename])
+    return shown if len(shown) <= MAX_URI else filename
+
+
 def _take(upload: Upload) -> tuple[str, str]:
     """Checks and stores an upload; returns its clean name and where it is stored."""
-    filename = PurePath(upload.filename.replace("\\", "/")).name.replace("\0", "")[:255] or "document"
+    filename = clean_name(upload.filename)
     try:
         check_file(data=upload.data, filename=filename)
     except ParseError as error:
@@ -159,6 +181,7 @@ def add_document(
 
     Args:
         tags: who may read it; ``None`` or empty: the collection's default tags, and where there are none, admins only.
+        uri: its path in the folder that it was uploaded with, as the browser tells it; empty: the file's name.
 
     Raises:
         Problem: 400, 413 or 415 for a file or tags that cannot be taken; 507 when the disk is full.
@@ -172,7 +195,7 @@ def add_document(
             collection=collection,
             title=title or PurePath(filename).stem,
             given_title=title,
-            uri=(uri or filename)[:1000],
+            uri=clean_path(uri, filename=filename),
             tags=chosen,
             size=len(upload.data),
             pending_name=stored,
@@ -186,6 +209,18 @@ def add_document(
             {"title": document.title, "file": filename, "tags": chosen, "collection": collection.slug},
         )
     return document, job
+
+
+def find_upload(*, membership: Membership, collection: Collection, path: str) -> Document | None:
+    """The document that was uploaded into a collection under a path, if the member reads one; the newest of several."""
+    found: Document | None = (
+        Document.objects.visible_to(membership)
+        .filter(collection=collection, source__isnull=True, uri=path)
+        .without_text()
+        .order_by("-created_at", "-id")
+        .first()
+    )
+    return found
 
 
 def replace_content(*, document: Document, upload: Upload, principal: Principal | None = None) -> Job:
@@ -203,7 +238,7 @@ def replace_content(*, document: Document, upload: Upload, principal: Principal 
     with atomic():
         row = Document.objects.select_for_update().without_text().get(pk=document.pk)
         abandoned = row.pending_name
-        row.pending_name, row.pending_uri = stored, filename
+        row.pending_name, row.pending_uri = stored, clean_path(row.uri, filename=filename)
         row.save(update_fields=["pending_name", "pending_uri", "updated_at"])
         job = create_job(kind=Job.Kind.DOCUMENT, document=row, user=user)
         record_by(principal, "document.replace", row, {"title": row.title, "file": filename})
@@ -267,6 +302,22 @@ def restore_document(*, document: Document, principal: Principal | None = None) 
         record_by(principal, "document.restore", document, {"title": document.title})
     document.deleted_at = None
     return document
+
+
+def start_reindex(
+    *, principal: Principal, document: Document | None = None, collection: Collection | None = None
+) -> Job:
+    """A job that indexes a document or a collection again, from what is stored of it."""
+    about = {"document": document} if document is not None else {"collection": collection}
+    with atomic():
+        job = create_job(
+            kind=Job.Kind.REINDEX,
+            user=principal.membership.user,
+            document=document,
+            collection=collection,
+        )
+        record_by(principal, "index.rebuild", job, {name: str(row) for name, row in about.items()})
+    return job
 
 
 def erase_deleted(*, before: datetime) -> int:

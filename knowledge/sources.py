@@ -3,9 +3,7 @@
 from itertools import chain
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from celery.schedules import ParseException
 from django.core.exceptions import ValidationError
 from django_celery_beat.models import CrontabSchedule, PeriodicTask, PeriodicTasks
 
@@ -14,7 +12,8 @@ from knowledge.ingestion.sources.base import SourceError
 from knowledge.ingestion.sources.folder import resolve_folder
 from knowledge.ingestion.storage import delete_original
 from knowledge.models import Collection, Corpus, Document, Job, Source
-from ragsite.core.problems import FieldProblem, Problem
+from knowledge.schedules import read_crontab, read_zone, wrong
+from ragsite.core.problems import Problem
 from tenants.access import Principal
 from tenants.audit import record_by
 from tenants.people import invalid
@@ -23,43 +22,14 @@ from tenants.scope import atomic, on_commit
 TASK = "knowledge.sync_source"
 
 
-def _wrong(field: str, message: str) -> Problem:
-    return Problem(
-        400, "invalid", "Some values cannot be used; see errors.", errors=[FieldProblem(field, message)]
-    )
-
-
 def _crontab(*, line: str, time_zone: str) -> CrontabSchedule:
-    """The schedule row of a crontab line.
+    """The stored schedule row of a crontab line.
 
     Raises:
         Problem: 400 that says what a line looks like.
     """
-    fields = line.split()
-    try:
-        zone = ZoneInfo(time_zone)
-    except (ZoneInfoNotFoundError, ValueError):
-        raise _wrong("time_zone", f"“{time_zone}” is no time zone: give one such as Europe/Berlin.") from None
-    if len(fields) != 5:
-        raise _wrong(
-            "schedule",
-            "Give five fields: minute, hour, day of month, month, day of week; */15 * * * * is every 15 minutes.",
-        )
-    minute, hour, day, month, weekday = fields
-    values = {
-        "minute": minute,
-        "hour": hour,
-        "day_of_month": day,
-        "month_of_year": month,
-        "day_of_week": weekday,
-        "timezone": zone,
-    }
-    row = CrontabSchedule(**values)
-    try:
-        row.schedule  # noqa: B018  parses the fields
-        row.full_clean(validate_unique=False)
-    except (ParseException, ValueError, ValidationError) as error:
-        raise _wrong("schedule", f"This schedule cannot be read: {error}") from None
+    row = read_crontab(line=line, time_zone=time_zone)
+    values = {field.name: getattr(row, field.name) for field in row._meta.fields if field.name != "id"}
     found: CrontabSchedule = CrontabSchedule.objects.filter(**values).first() or row
     if found._state.adding:
         found.save()
@@ -101,6 +71,11 @@ def save_source(*, source: Source, changes: dict[str, Any], principal: Principal
     creating = source._state.adding
     for name, value in changes.items():
         setattr(source, name, value)
+    if source.trusted and principal is not None and _has_moved(source):
+        # Whoever is no operator names a folder below the allowed root, whatever stood there before.
+        source.trusted = False
+    if source.time_zone:
+        read_zone(source.time_zone)
     try:
         source.full_clean(
             validate_unique=False, validate_constraints=False, exclude=["name"] if not source.name else []
@@ -110,7 +85,7 @@ def save_source(*, source: Source, changes: dict[str, Any], principal: Principal
     except ValidationError as error:
         raise invalid(error) from None
     except SourceError as error:
-        raise _wrong("path", str(error)) from None
+        raise wrong("path", str(error)) from None
     source.name = source.name or f"{source.path or 'documents'} → {source.collection.slug}"[:200]
     with atomic():
         others = Source.objects.exclude(pk=source.pk)
@@ -124,8 +99,28 @@ def save_source(*, source: Source, changes: dict[str, Any], principal: Principal
             principal,
             "source.create" if creating else "source.change",
             source,
-            {"name": source.name, "path": source.path, "tags": source.tags, "schedule": source.schedule},
+            {
+                "name": source.name,
+                "path": source.path,
+                "tags": source.tags,
+                "schedule": source.schedule,
+                "enabled": source.enabled,
+            },
         )
+    return source
+
+
+def _has_moved(source: Source) -> bool:
+    return not Source.objects.filter(pk=source.pk, path=source.path).exists()
+
+
+def set_source_enabled(*, source: Source, enabled: bool, principal: Principal | None = None) -> Source:
+    """Lets a source follow its schedule, or not. Needs nothing of its folder, which may be gone."""
+    with atomic():
+        source.enabled = enabled
+        source.save(update_fields=["enabled"])
+        set_schedule(source=source)
+        record_by(principal, "source.resume" if enabled else "source.pause", source, {"name": source.name})
     return source
 
 
@@ -180,7 +175,7 @@ def source_of_folder(
     try:
         path = str(Path(directory).resolve() if trusted else resolve_folder(directory))
     except SourceError as error:
-        raise _wrong("directory", str(error)) from None
+        raise wrong("directory", str(error)) from None
     source = Source.objects.filter(kind=Source.Kind.FOLDER, path=path, collection=collection).first()
     if source is None:
         name = f"{Path(path).name or 'root'} → {collection.slug}"
