@@ -19,16 +19,39 @@ from django.utils import timezone
 from ragsite.core.problems import FieldProblem, Problem
 from tenants.access import Principal, unauthenticated
 from tenants.audit import record_by
-from tenants.models import ApiKey, Membership
+from tenants.models import ApiKey, Membership, Role, TenantModel
+from tenants.people import add_member, create_user
 from tenants.scope import atomic, scope
 
 PREFIX = "rsk_"
 LAST_USED_EVERY = timedelta(minutes=1)
 
 
-def _hash(secret: str) -> str:
+def make_secret() -> str:
+    """256 random bits."""
+    return secrets.token_urlsafe(32)
+
+
+def hash_secret(secret: str) -> str:
     # The secret is random, so a fast hash is as good as a slow one (nothing to guess).
     return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def write_token(prefix: str, row: TenantModel, secret: str) -> str:
+    """``<prefix><where>.<secret>``: where the row is found, and what proves the right to it."""
+    where = base64.urlsafe_b64encode(row.tenant_id.bytes + row.pk.bytes).decode().rstrip("=")
+    return f"{prefix}{where}.{secret}"
+
+
+def read_token(prefix: str, raw: str) -> tuple[uuid.UUID, uuid.UUID, str] | None:
+    """The tenant's id, the row's id and the secret of a token; ``None`` for what is not one."""
+    where, _, secret = raw.removeprefix(prefix).partition(".")
+    try:
+        ids = base64.urlsafe_b64decode(where + "=" * (-len(where) % 4))
+        secret.encode()
+        return uuid.UUID(bytes=ids[:16]), uuid.UUID(bytes=ids[16:]), secret
+    except (binascii.Error, ValueError):
+        return None
 
 
 def create_api_key(
@@ -45,7 +68,7 @@ def create_api_key(
         The row, and the key itself, which can never be shown again.
 
     Raises:
-        Problem: 400 for a scope that the member's role has not, or an expiry in the past.
+        Problem: 400 for a scope that the member's role has not, or an expiry in the past; 409 for a name that is taken.
     """
     beyond = sorted(set(scopes) - set(member.role.abilities))
     if beyond:
@@ -64,17 +87,20 @@ def create_api_key(
             "The key would have expired already.",
             errors=[FieldProblem("expires_at", "Give a time in the future.")],
         )
-    secret = secrets.token_urlsafe(32)
+    secret = make_secret()
     key = ApiKey(
         membership=member,
         name=name,
         hint=secret[-4:],
-        secret_hash=_hash(secret),
+        secret_hash=hash_secret(secret),
         scopes=sorted(set(scopes)),
         expires_at=expires_at,
         created_by=principal.membership.user,
     )
     with atomic():
+        if ApiKey.objects.filter(name=name, revoked_at__isnull=True).exists():
+            taken = f"A key named {name} exists already: choose another name."
+            raise Problem(409, "conflict", taken, errors=[FieldProblem("name", taken)])
         key.save(force_insert=True)
         record_by(
             principal,
@@ -82,8 +108,17 @@ def create_api_key(
             key,
             {"name": name, "member": member.user.username, "scopes": key.scopes},
         )
-    where = base64.urlsafe_b64encode(key.tenant_id.bytes + key.pk.bytes).decode().rstrip("=")
-    return key, f"{PREFIX}{where}.{secret}"
+    return key, write_token(PREFIX, key, secret)
+
+
+def create_service_account(*, principal: Principal, name: str, role: Role) -> Membership:
+    """A member that acts through API keys alone.
+
+    Raises:
+        Problem: 409 for a user name that is taken, 400 for one that cannot be used.
+    """
+    user = create_user(username=name, is_service=True)
+    return add_member(user=user, role=role, principal=principal)
 
 
 def principal_of_key(*, raw: str, address: str | None) -> Principal:
@@ -93,12 +128,10 @@ def principal_of_key(*, raw: str, address: str | None) -> Principal:
         Problem: 401, in the same words whatever is wrong with it.
     """
     refused = unauthenticated("The API key is not valid, has expired or was revoked.")
-    where, _, secret = raw.removeprefix(PREFIX).partition(".")
-    try:
-        ids = base64.urlsafe_b64decode(where + "=" * (-len(where) % 4))
-        tenant_id, key_id = uuid.UUID(bytes=ids[:16]), uuid.UUID(bytes=ids[16:])
-    except (binascii.Error, ValueError):
-        raise refused from None
+    token = read_token(PREFIX, raw)
+    if token is None:
+        raise refused
+    tenant_id, key_id, secret = token
     with scope(tenant_id=tenant_id, tags=()), atomic():
         key: ApiKey | None = (
             ApiKey.objects.select_related("membership__user", "membership__role", "membership__tenant")
@@ -106,7 +139,7 @@ def principal_of_key(*, raw: str, address: str | None) -> Principal:
             .first()
         )
         # The hash is compared in every case, so that the time taken does not tell whether the key exists.
-        matches = hmac.compare_digest(key.secret_hash if key else _hash(""), _hash(secret))
+        matches = hmac.compare_digest(key.secret_hash if key else hash_secret(""), hash_secret(secret))
         if (
             key is None
             or not matches

@@ -1,4 +1,4 @@
-"""Brute-force protection of the sign-in, counted in Redis."""
+"""Brute-force protection of the sign-in and its kin, counted in Redis."""
 
 import hashlib
 
@@ -67,3 +67,29 @@ def end_attempt(*, account: str, address: str | None) -> None:
             redis.eval(_TAKE_BACK, 1, key)
     except RedisError as error:
         logger.warning("sign-in failures not forgotten", error=type(error).__name__)
+
+
+def throttle(*, what: str, key: str, most: int, seconds: int) -> None:
+    """Counts a use of ``what`` by ``key`` (an address, an account): at most ``most`` within ``seconds``.
+
+    Fails open when Redis is away, like the sign-in.
+
+    Raises:
+        Problem: 429 with the seconds to wait.
+    """
+    digest = hashlib.sha256(key.lower().encode("utf-8", "replace")).hexdigest()[:32]
+    name = f"{cache.key_prefix}:throttle:{what}:{digest}"
+    try:
+        redis = get_redis_connection("default")
+        if int(redis.eval(_COUNT, 1, name, seconds)) <= most:
+            return
+        wait = max(1, int(redis.ttl(name)))
+    except RedisError as error:
+        logger.warning("limit skipped", what=what, error=type(error).__name__)
+        return
+    raise Problem(
+        429,
+        "too-many-attempts",
+        f"Too many attempts. Wait {wait} seconds and try again.",
+        headers={"Retry-After": str(wait)},
+    )

@@ -1,11 +1,14 @@
 """Tenants and their people: every change, audited in its own transaction, raising the authorisation epoch."""
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
+from zoneinfo import available_timezones
 
 from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError
+from django.utils.translation import gettext as _
 
 from ragsite.core.problems import FieldProblem, Problem
 from tenants.access import Principal
@@ -85,7 +88,8 @@ def create_user(
         with atomic():
             user.save(force_insert=True)
     except IntegrityError:
-        raise Problem(409, "conflict", f"The user name {username} is taken: choose another.") from None
+        taken = f"The user name {username} is taken: choose another."
+        raise Problem(409, "conflict", taken, errors=[FieldProblem("username", taken)]) from None
     return user
 
 
@@ -179,7 +183,7 @@ def save_role(
             would be left who manages the tenant.
     """
     creating = role._state.adding
-    before = {"name": role.name, "tags": list(role.tags), "abilities": list(role.abilities)}
+    before = _role_facts(role)
     managed = role.may(Ability.MANAGE)
     for field, value in (changes or {}).items():
         setattr(role, field, value)
@@ -196,7 +200,7 @@ def save_role(
                 409, "last-admin", "Nobody would be left who manages the tenant: name another role first."
             )
         role.tenant.raise_auth_epoch()
-        after = {"name": role.name, "tags": list(role.tags), "abilities": list(role.abilities)}
+        after = _role_facts(role)
         record_by(
             principal,
             "role.create" if creating else "role.change",
@@ -206,9 +210,21 @@ def save_role(
     return role
 
 
+def _role_facts(role: Role) -> dict[str, Any]:
+    return {
+        "name": role.name,
+        "tags": list(role.tags),
+        "abilities": list(role.abilities),
+        "reads_everything": role.reads_everything,
+    }
+
+
 def _somebody_manages() -> bool:
     managing = Membership.objects.filter(
-        status=Membership.Status.ACTIVE, role__abilities__contains=[Ability.MANAGE], user__is_active=True
+        status=Membership.Status.ACTIVE,
+        role__abilities__contains=[Ability.MANAGE],
+        user__is_active=True,
+        user__is_service=False,
     )
     return bool(managing.exists())
 
@@ -230,6 +246,40 @@ def delete_role(*, role: Role, principal: Principal | None = None) -> None:
         record_by(principal, "role.delete", role, {"name": role.name})
         role.tenant.raise_auth_epoch()
         role.delete()
+
+
+@cache
+def time_zones() -> list[str]:
+    """The names that a tenant may choose from, by place, sorted."""
+    return sorted(
+        name
+        for name in available_timezones()
+        if name == "UTC" or ("/" in name and not name.startswith(("Etc/", "SystemV/", "posix/", "right/")))
+    )
+
+
+def change_tenant(*, tenant: Tenant, changes: dict[str, str], principal: Principal) -> Tenant:
+    """Changes a tenant's name or time zone.
+
+    Raises:
+        Problem: 400 for an empty or too long name, or what is no time zone.
+    """
+    before = {field: getattr(tenant, field) for field in changes}
+    for field, value in changes.items():
+        setattr(tenant, field, value)
+    try:
+        tenant.full_clean(validate_unique=False, validate_constraints=False)
+    except ValidationError as error:
+        raise invalid(error) from None
+    if tenant.time_zone not in time_zones():
+        words = _("Choose a time zone from the list, for instance Europe/Berlin.")
+        raise Problem(400, "invalid", words, errors=[FieldProblem("time_zone", words)])
+    after = {field: getattr(tenant, field) for field in changes}
+    if after != before:
+        with atomic():
+            tenant.save(update_fields=list(changes))
+            record_by(principal, "tenant.change", tenant, {"before": before, "after": after})
+    return tenant
 
 
 def set_tenant_status(*, tenant: Tenant, status: str, actor: User | None = None) -> None:

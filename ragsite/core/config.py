@@ -5,9 +5,12 @@ their names. A ``.env`` file in the working directory is read in development onl
 """
 
 import os
+from dataclasses import dataclass, field
+from email.utils import parseaddr
 from functools import cache
 from pathlib import Path
 from typing import Literal, Self
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from pydantic import AliasChoices, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -20,6 +23,44 @@ Environment = Literal["dev", "staging", "prod"]
 
 class ConfigError(Exception):
     """The environment cannot be used; the message names every bad variable, one a line."""
+
+
+@dataclass(frozen=True)
+class MailServer:
+    """Where e-mail is handed over. ``tls`` is ``implicit`` (smtps), ``starttls`` or ``none``."""
+
+    host: str
+    port: int
+    username: str
+    password: str = field(repr=False)
+    tls: str
+
+
+def read_mail_server(url: str) -> MailServer:
+    """``smtp://user:password@host:587/?tls=starttls`` or ``smtps://user:password@host``; TLS unless ``?tls=none``.
+
+    Raises:
+        ValueError: says what is wrong, never the password.
+    """
+    example = "for instance smtp://user:password@host:587/?tls=starttls"
+    parts = urlsplit(url)
+    if parts.scheme not in ("smtp", "smtps") or not parts.hostname:
+        raise ValueError(f"must start with smtp:// or smtps:// and name a host, {example}")
+    try:
+        port = parts.port
+    except ValueError:
+        raise ValueError(f"the port must be a number from 1 to 65535, {example}") from None
+    query = parse_qs(parts.query)
+    tls = "implicit" if parts.scheme == "smtps" else query.pop("tls", ["starttls"])[-1]
+    if query or parts.path not in ("", "/") or tls not in ("implicit", "starttls", "none"):
+        raise ValueError(f"after the host only ?tls=starttls or ?tls=none may follow, {example}")
+    return MailServer(
+        host=parts.hostname,
+        port=port or {"implicit": 465, "starttls": 587, "none": 25}[tls],
+        username=unquote(parts.username or ""),
+        password=unquote(parts.password or ""),
+        tls=tls,
+    )
 
 
 def _conventional(name: str) -> AliasChoices:
@@ -67,6 +108,10 @@ class Config(BaseSettings):
     embedding_model: str = "all-MiniLM-L6-v2"
     embedding_threads: int = Field(default=2, ge=1, le=64)
 
+    site_url: str = ""
+    email_url: str = Field(default="", repr=False)
+    email_from: str = ""
+
     ingest_root: Path | None = None
     max_upload_bytes: int = Field(default=50 * 2**20, ge=1024)
 
@@ -101,6 +146,30 @@ class Config(BaseSettings):
             raise ValueError("must start with redis://, rediss://, redis+socket://, amqp:// or amqps://")
         return value
 
+    @field_validator("email_url")
+    @classmethod
+    def _is_mail_server(cls, value: str) -> str:
+        if value:
+            read_mail_server(value)
+        return value
+
+    @field_validator("email_from")
+    @classmethod
+    def _is_sender(cls, value: str) -> str:
+        _, address = parseaddr(value)
+        local, at, domain = address.rpartition("@")
+        if value and (not local or not at or not domain or "\n" in value or "\r" in value):
+            raise ValueError("must be an address, for instance ragsite <ragsite@example.com>")
+        return value
+
+    @field_validator("site_url")
+    @classmethod
+    def _is_site(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if value and (parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/")):
+            raise ValueError("must be the address that people open, for instance https://rag.example.com")
+        return value.rstrip("/")
+
     @field_validator("anthropic_base_url")
     @classmethod
     def _is_http(cls, value: str) -> str:
@@ -110,9 +179,18 @@ class Config(BaseSettings):
 
     @model_validator(mode="after")
     def _is_fit_for_its_environment(self) -> Self:
-        if self.environment == "dev":
-            return self
         wrong = []
+        if self.email_url and not self.email_from:
+            wrong.append("RAGSITE_EMAIL_FROM: give the sender of e-mails, for instance ragsite@example.com")
+        if self.environment == "dev":
+            if wrong:
+                raise ValueError("\n".join(wrong))
+            return self
+        if self.email_url and not self.public_url:
+            wrong.append(
+                "RAGSITE_SITE_URL: links in e-mails need it, for instance https://rag.example.com"
+                " (or name the host first in RAGSITE_ALLOWED_HOSTS)"
+            )
         if self.secret_key == DEVELOPMENT_SECRET or len(self.secret_key) < 40:
             wrong.append("RAGSITE_SECRET_KEY: set a random string of 40 characters or more")
         if self.debug and self.environment == "prod":
@@ -128,6 +206,19 @@ class Config(BaseSettings):
     @property
     def hosts(self) -> list[str]:
         return [host.strip() for host in self.allowed_hosts.split(",") if host.strip()]
+
+    @property
+    def public_url(self) -> str:
+        """What links in e-mails begin with; empty in dev, where it is the address that the request came to."""
+        if self.site_url or self.environment == "dev":
+            return self.site_url
+        host = self.hosts[0] if self.hosts else ""
+        is_public = host and not host.startswith((".", "*", "localhost", "127.", "["))
+        return f"https://{host}" if is_public else ""
+
+    @property
+    def mail_server(self) -> MailServer | None:
+        return read_mail_server(self.email_url) if self.email_url else None
 
     @property
     def trusted_origins(self) -> list[str]:

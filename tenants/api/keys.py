@@ -11,9 +11,8 @@ from rest_framework.response import Response
 from ragsite.core.problems import FieldProblem, Problem
 from tenants.access import access_api_key, access_member
 from tenants.api.people import role_named
-from tenants.keys import create_api_key, revoke_api_key
+from tenants.keys import create_api_key, create_service_account, revoke_api_key
 from tenants.models import Ability, ApiKey, Membership
-from tenants.people import add_member, create_user
 from tenants.rest import TenantView, list_schema
 from tenants.scope import atomic
 
@@ -86,10 +85,6 @@ class ApiKeysView(TenantView):
         """Make a key for yourself, for a member, or for a new service account. It is shown this once."""
         form = self.parse(ApiKeyForm)
         with atomic():
-            if ApiKey.objects.filter(name=form["name"], revoked_at__isnull=True).exists():
-                raise Problem(
-                    409, "conflict", f"A key named {form['name']} exists already: choose another name."
-                )
             key, secret = create_api_key(
                 principal=self.principal,
                 member=self._member(form),
@@ -101,8 +96,9 @@ class ApiKeysView(TenantView):
 
     def _member(self, form: dict[str, Any]) -> Membership:
         if account := form.get("service_account"):
-            user = create_user(username=account["name"], is_service=True)
-            return add_member(user=user, role=role_named(account["role"]), principal=self.principal)
+            return create_service_account(
+                principal=self.principal, name=account["name"], role=role_named(account["role"])
+            )
         wanted = form.get("member")
         if not wanted:
             return self.principal.membership

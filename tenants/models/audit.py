@@ -44,6 +44,9 @@ class AuditEvent(models.Model):
             # The audit log, newest first, whole and by action.
             models.Index(fields=["tenant", "-at", "-id"], name="audit_of_tenant"),
             models.Index(fields=["tenant", "action", "-at"], name="audit_of_action"),
+            # What one person did (and when they last signed in), what happened to one thing.
+            models.Index(fields=["tenant", "actor_name", "-at"], name="audit_of_actor"),
+            models.Index(fields=["tenant", "target_id", "-at"], name="audit_of_target"),
         ]
 
     def __str__(self) -> str:

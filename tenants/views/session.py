@@ -5,6 +5,7 @@ import time
 from django.contrib.auth import login, logout
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
+from django.urls import NoReverseMatch, Resolver404, resolve, reverse
 from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST
@@ -19,7 +20,7 @@ from tenants.authentication import (
     own_memberships,
     record_sign_in,
 )
-from tenants.models import Membership, User
+from tenants.models import Ability, Membership, User
 from tenants.pages import member_page, own_path, render_sign_in
 from tenants.scope import enter, scope
 
@@ -45,7 +46,8 @@ def sign_in(request: HttpRequest) -> HttpResponse:
         if not username or not password or "\0" in username + password:
             raise Problem(400, "invalid", _("Give your user name and your password."))
         user, memberships = check_credentials(request=request, username=username, password=password)
-        if not memberships and not user.is_superuser:
+        joining = next_path.startswith(f"{reverse('join')}?")
+        if not memberships and not user.is_superuser and not joining:
             raise Problem(
                 403,
                 "no-tenant",
@@ -53,7 +55,7 @@ def sign_in(request: HttpRequest) -> HttpResponse:
             )
     except Problem as problem:
         return render_sign_in(request, problem=problem, username=username, next_path=next_path)
-    if len(memberships) > 1:
+    if len(memberships) > 1 and not joining:
         request.session.cycle_key()
         request.session[PENDING] = {
             "user": user.pk,
@@ -89,12 +91,16 @@ def _enter(
 ) -> HttpResponse:
     login(request, user)
     request.session.pop(PENDING, None)
-    if membership is None:  # an operator, who belongs to no tenant, works in the admin
+    if (
+        membership is None
+    ):  # an operator, who belongs to no tenant, works in the admin; or somebody who is about to join
         with enter(None):
             record_event(
                 action="session.sign_in", actor=user, method="session", address=client_address(request)
             )
-        return redirect(next_path if next_path.startswith("/admin/") else "admin:index")
+        return redirect(
+            next_path if next_path.startswith(("/admin/", f"{reverse('join')}?")) else "admin:index"
+        )
     request.session[SESSION_TENANT] = str(membership.tenant_id)
     record_sign_in(membership=membership, method="session", address=client_address(request))
     return redirect(next_path or "ask")
@@ -112,7 +118,7 @@ def sign_out(request: HttpRequest) -> HttpResponse:
             address=principal.address,
         )
     logout(request)
-    return redirect("sign-in")
+    return redirect(own_path(request.POST.get("next", "")) or "sign-in")
 
 
 @require_POST
@@ -123,15 +129,48 @@ def switch_tenant(request: HttpRequest, principal: Principal) -> HttpResponse:
     chosen = [m for m in own_memberships(user=principal.membership.user) if m.tenant.slug == slug]
     if not chosen:
         raise not_found()
-    membership = chosen[0]
+    change_tenant(request, chosen[0], left=principal.membership.tenant.slug)
+    return redirect(_same_kind(request.POST.get("next", ""), chosen[0]) or "ask")
+
+
+def change_tenant(request: HttpRequest, membership: Membership, *, left: str) -> None:
+    """Goes on in the tenant of ``membership``, whose log says where its member came from."""
     request.session[SESSION_TENANT] = str(membership.tenant_id)
     request.session.cycle_key()
-    with scope(tenant_id=membership.tenant.pk, tags=()):
+    with scope(tenant_id=membership.tenant_id, tags=()):
         record_event(
             action="session.switch_tenant",
             membership=membership,
-            method=principal.method,
-            detail={"from": principal.membership.tenant.slug},
-            address=principal.address,
+            method="session",
+            detail={"from": left},
+            address=client_address(request),
         )
-    return redirect("ask")
+
+
+# Pages that every tenant has, and what they ask for.
+_KINDS: dict[str, tuple[Ability, ...]] = {
+    "documents": (),
+    "history": (),
+    "account": (),
+    "upload": (Ability.UPLOAD,),
+    "usage": (Ability.SEE_COSTS, Ability.MANAGE),
+} | dict.fromkeys(
+    [
+        *("collections", "sources", "jobs", "document-requests"),
+        *("members", "roles", "keys", "audit", "settings"),
+    ],
+    (Ability.MANAGE,),
+)
+
+
+def _same_kind(path: str, membership: Membership) -> str:
+    """The page of the same kind in another tenant, if its member may open it there."""
+    # What shows one thing lies below the list of its kind, and the other tenant has the list.
+    kind = own_path(path).partition("?")[0].split("/")[1:2]
+    try:
+        name = resolve(f"/{kind[0]}/" if kind else "").url_name or ""
+        needed = _KINDS[name]
+        may = not needed or any(membership.role.may(ability) for ability in needed)
+        return reverse(name) if may else ""
+    except (Resolver404, NoReverseMatch, KeyError):
+        return ""

@@ -1,5 +1,6 @@
 """Two tenants with people and no documents: quicker than the whole cast, for what is about people alone."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,3 +55,13 @@ def people(transactional_db: None) -> People:
         for username in members:
             found.members[username] = member_of(slug=slug, username=username)
     return found
+
+
+@pytest.fixture
+def tasks_at_once() -> Iterator[None]:
+    """Tasks run where they are sent: e-mails are in Django's outbox when the request is over."""
+    from ragsite.celery import app
+
+    app.conf.update(task_always_eager=True, task_eager_propagates=True)
+    yield
+    app.conf.update(task_always_eager=False, task_eager_propagates=False)
