@@ -5,6 +5,7 @@ from typing import Any
 from django.db import IntegrityError
 
 from feedback.models import Feedback
+from feedback.review import note_rating
 from knowledge.models import Answer
 from ragsite.core.observability import FEEDBACK
 from ragsite.core.problems import FieldProblem, Problem
@@ -33,10 +34,29 @@ def rate_answer(*, principal: Principal, answer: Answer, values: dict[str, Any])
         with atomic():
             feedback.save(force_insert=True)
             record_by(principal, "feedback.create", feedback, _detail(feedback))
+            note_rating(feedback)
     except IntegrityError:
         raise Problem(409, "conflict", "You have rated this answer already: change that rating.") from None
     FEEDBACK.labels(str(feedback.rating or ("helpful" if feedback.helpful else "other"))).inc()
     return feedback
+
+
+def give_rating(*, principal: Principal, answer: Answer, values: dict[str, Any]) -> Feedback:
+    """Rates an answer, or changes the member's rating of it: what a page's form does, which may be sent twice.
+
+    Raises:
+        Problem: 400 when nothing would be left of the rating.
+    """
+    own = Feedback.objects.visible_to(principal.membership).filter(answer=answer)
+    feedback: Feedback | None = own.first()
+    if feedback is None:
+        try:
+            return rate_answer(principal=principal, answer=answer, values=values)
+        except Problem as problem:
+            if problem.status != 409:
+                raise
+            feedback = own.get()
+    return change_rating(principal=principal, feedback=feedback, values=values)
 
 
 def change_rating(*, principal: Principal, feedback: Feedback, values: dict[str, Any]) -> Feedback:
@@ -57,6 +77,7 @@ def change_rating(*, principal: Principal, feedback: Feedback, values: dict[str,
     with atomic():
         feedback.save()
         record_by(principal, "feedback.change", feedback, _detail(feedback))
+        note_rating(feedback)
     return feedback
 
 
@@ -65,3 +86,4 @@ def withdraw_rating(*, principal: Principal, feedback: Feedback) -> None:
     with atomic():
         record_by(principal, "feedback.delete", feedback, _detail(feedback))
         feedback.delete()
+        note_rating(feedback)

@@ -95,6 +95,13 @@ def render_answer(
     return mark_safe(_MARKER.sub(lambda match: _link(int(match[1]), links), html))  # noqa: S308 (cleaned above)
 
 
+def text_with_numbers(text: str, citations: Sequence[Mapping[str, int]]) -> str:
+    """An answer's Markdown with ``[n]`` behind every cited span, for where there are no links."""
+    text = text.replace(OPEN, "[").replace(CLOSE, "]")
+    links = {citation["source"]: CitationLink("", "") for citation in citations}
+    return _MARKER.sub(r"[\1]", _insert_markers(text, _markers(text, citations, links)))
+
+
 def _tame(token: Token) -> None:
     if token.type in ("heading_open", "heading_close"):  # the page has its own first and second level
         token.tag = f"h{min(int(token.tag[1]) + 2, 6)}"

@@ -2,9 +2,12 @@
 
 from django.urls import path
 
+from feedback.api.requests import DocumentRequestsView, DocumentRequestView
 from feedback.api.views import FeedbacksView, FeedbackView
 
 urlpatterns = [
     path("feedback", FeedbacksView.as_view(), name="feedback-list"),
     path("feedback/<uuid:id>", FeedbackView.as_view(), name="feedback"),
+    path("document-requests", DocumentRequestsView.as_view(), name="document-request-list"),
+    path("document-requests/<uuid:id>", DocumentRequestView.as_view(), name="document-request-change"),
 ]

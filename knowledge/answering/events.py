@@ -1,12 +1,15 @@
 """The events of a question's journey, and where they are kept while somebody may come back for them."""
 
+import contextlib
 import json
+import time
 from collections.abc import AsyncGenerator
 from typing import Any
 from uuid import UUID
 
 import structlog
 from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from knowledge.answering.cache import acl_signature, redis_client, tenant_prefix
 from tenants.models import Membership
@@ -17,6 +20,9 @@ logger = structlog.get_logger(__name__)
 Event = dict[str, Any]
 KEPT_SECONDS = 600
 FOLLOW_SECONDS = 90
+# How long an answer goes on without a reader who may come back, and how long a reader counts as one without a sign.
+LINGER_SECONDS = 10.0
+READER_SECONDS = 3
 LAST = ("done", "error")
 
 
@@ -47,6 +53,31 @@ class EventLog:
             logger.warning("answer's events not kept", error=type(error).__name__)
 
 
+class Readers:
+    """Who reads an answer in flight beside the one that asked, and whether it is to be stopped; known to all processes."""
+
+    def __init__(self, *, membership: Membership, request_id: UUID) -> None:
+        self._log = stream_key(membership=membership, request_id=request_id)
+        self._reading, self._stopped = f"{self._log}:reading", f"{self._log}:stopped"
+
+    async def note(self) -> None:
+        """Somebody reads at this moment."""
+        await redis_client().set(self._reading, 1, ex=READER_SECONDS)
+
+    async def stop(self) -> bool:
+        """Asks for the end of the answer; whether there is one to end."""
+        client = redis_client()
+        if not await client.exists(self._log):
+            return False
+        await client.set(self._stopped, 1, ex=KEPT_SECONDS)
+        return True
+
+    async def look(self) -> tuple[bool, bool]:
+        """Whether somebody reads, and whether it is to be stopped."""
+        reading, stopped = await redis_client().mget(self._reading, self._stopped)
+        return reading is not None, stopped is not None
+
+
 async def follow_events(*, membership: Membership, request_id: UUID) -> AsyncGenerator[Event, None]:
     """Replays the events of an answer in flight, then follows it to its end.
 
@@ -57,10 +88,16 @@ async def follow_events(*, membership: Membership, request_id: UUID) -> AsyncGen
     client = redis_client()
     if not await client.exists(key):
         raise KeyError(str(request_id))
-    last, silent = "0-0", 0.0
+    readers = Readers(membership=membership, request_id=request_id)
+    last, silent, noted = "0-0", 0.0, 0.0
     while silent < FOLLOW_SECONDS:
-        # Shorter than the client's own socket timeout, or that would end the wait with an error.
-        batches: Any = await client.xread({key: last}, count=200, block=200)
+        batches: Any = None
+        with contextlib.suppress(RedisTimeoutError):  # slow for once: what it holds is there the next time
+            if time.monotonic() - noted > READER_SECONDS / 3:
+                await readers.note()
+                noted = time.monotonic()
+            # Shorter than the client's own socket timeout, or that would end the wait with an error.
+            batches = await client.xread({key: last}, count=200, block=200)
         if not batches:
             silent += 0.2
             continue

@@ -15,7 +15,7 @@ from knowledge.api.shapes import (
     ShareForm,
     ShareShape,
 )
-from knowledge.conversations import share_conversation
+from knowledge.conversations import change_conversation, delete_conversation, share_conversation
 from knowledge.models import Answer, Conversation
 from tenants.models import Ability
 from tenants.rest import TenantView, list_schema
@@ -59,15 +59,15 @@ class ConversationView(TenantView):
     def patch(self, request: Request, id: UUID) -> Response:
         """Rename or pin."""
         conversation = access_conversation(self.principal.membership, id, to_change=True)
-        form = self.parse(ConversationForm, partial=True)
-        Conversation.objects.filter(pk=conversation.pk).update(**form)
-        conversation.refresh_from_db()
-        return Response(self._body(conversation))
+        changes = self.parse(ConversationForm, partial=True)
+        changed = change_conversation(conversation=conversation, changes=changes, principal=self.principal)
+        return Response(self._body(changed))
 
     @extend_schema(responses={204: None}, operation_id="conversations_delete", tags=["conversations"])
     def delete(self, request: Request, id: UUID) -> Response:
         """Delete a conversation. Its answers stay in the tenant's statistics, out of everyone's history."""
-        access_conversation(self.principal.membership, id, to_change=True).delete()
+        conversation = access_conversation(self.principal.membership, id, to_change=True)
+        delete_conversation(conversation=conversation, principal=self.principal)
         return Response(status=204)
 
 

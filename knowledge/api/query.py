@@ -6,7 +6,7 @@ from uuid import UUID
 
 from django.http import StreamingHttpResponse
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiResponse, extend_schema
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 from redis.exceptions import RedisError
 from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.renderers import JSONRenderer
@@ -20,7 +20,7 @@ from knowledge.answering.answer import (
     find_passages,
     new_question_id,
 )
-from knowledge.answering.events import Event, follow_events
+from knowledge.answering.events import Event, Readers, follow_events
 from knowledge.answering.journey import Question, source_object
 from knowledge.answering.record import answer_object, present_answers
 from knowledge.answering.services import gateway
@@ -90,6 +90,15 @@ class QueryStreamView(AsyncTenantView):
         operation_id="query_stream",
         tags=["ask"],
         description=STREAM_DOC,
+        parameters=[
+            OpenApiParameter(
+                "X-Linger",
+                str,
+                OpenApiParameter.HEADER,
+                description="“1”: when the connection is gone, the answer goes on for 10 seconds, or as long as "
+                "`answers/{id}/stream` is read. Without it a disconnect ends the answer at once.",
+            )
+        ],
     )
     async def post(self, request: Request) -> StreamingHttpResponse:
         """Ask; the answer as it comes."""
@@ -97,7 +106,10 @@ class QueryStreamView(AsyncTenantView):
         events = answer_question(
             question=question, principal=self.principal, config=answer_config(), gateway=gateway()
         )
-        return await stream_events(request._request, events)
+        readers = None
+        if request.headers.get("X-Linger") == "1":
+            readers = Readers(membership=self.principal.membership, request_id=question.request_id)
+        return await stream_events(request._request, events, readers=readers)
 
 
 class SearchView(AsyncTenantView):
@@ -136,7 +148,7 @@ class AnswerView(TenantView):
 
 
 class AnswerStreamView(AsyncTenantView):
-    abilities = {"GET": ASK}
+    abilities = {"GET": ASK, "DELETE": ASK}
     content_negotiation_class = AnyFormat
 
     @extend_schema(
@@ -161,6 +173,18 @@ class AnswerStreamView(AsyncTenantView):
                 yield event
 
         return await stream_events(request._request, replay())
+
+    @extend_schema(responses={204: None}, operation_id="answers_stop", tags=["ask"])
+    async def delete(self, request: Request, id: UUID) -> Response:
+        """Stop an answer that goes on without its connection (`X-Linger`); one that has ended stays as it is."""
+        membership = self.principal.membership
+        try:
+            in_flight = await Readers(membership=membership, request_id=id).stop()
+        except (RedisError, OSError):
+            in_flight = False  # what cannot be joined again does not go on either
+        if not in_flight:
+            await run_db(access_answer, membership, id)
+        return Response(status=204)
 
     async def _follow(self, request: Request, id: UUID) -> StreamingHttpResponse:
         events = follow_events(membership=self.principal.membership, request_id=id)

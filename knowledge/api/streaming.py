@@ -7,12 +7,15 @@ from contextlib import aclosing
 from typing import Self
 
 from django.http import HttpRequest, StreamingHttpResponse
+from redis.exceptions import RedisError
 
-from knowledge.answering.events import Event
+from knowledge.answering.events import LINGER_SECONDS, Event, Readers
 from tenants.rest import dump_json
 
 NDJSON, SSE = "application/x-ndjson", "text/event-stream"
 HEARTBEAT_SECONDS = 15.0
+LOOK_SECONDS = 0.5
+_lingering: set[asyncio.Task[None]] = set()
 
 
 class Pump:
@@ -23,19 +26,23 @@ class Pump:
     answer is small, and a slow reader must not hold the model's connection open.
     """
 
-    def __init__(self, events: AsyncGenerator[Event, None]) -> None:
+    def __init__(self, events: AsyncGenerator[Event, None], *, readers: Readers | None = None) -> None:
         self._queue: asyncio.Queue[Event | None] = asyncio.Queue()
+        self._readers = readers
         self._loop = asyncio.get_running_loop()
         self._task = self._loop.create_task(self._run(events))
 
     @classmethod
-    async def start(cls, events: AsyncGenerator[Event, None]) -> Self:
+    async def start(cls, events: AsyncGenerator[Event, None], *, readers: Readers | None = None) -> Self:
         """Starts, and waits for the first event.
+
+        Args:
+            readers: where a reader who has left shows up again; without them the work ends with its reader.
 
         Raises:
             Problem, KeyError: whatever the generator raises before it.
         """
-        pump = cls(events)
+        pump = cls(events, readers=readers)
         try:
             first = await pump._queue.get()
             if first is None:
@@ -47,6 +54,8 @@ class Pump:
         return pump
 
     _first: Event | None = None
+    _begun = False
+    _has_left = False
 
     async def _run(self, events: AsyncGenerator[Event, None]) -> None:
         try:
@@ -57,18 +66,53 @@ class Pump:
             self._queue.put_nowait(None)
 
     async def read(self) -> AsyncGenerator[Event | None, None]:
-        """The events, with a ``None`` whenever nothing came for 15 seconds; closing it ends the work."""
+        """The events, with a ``None`` whenever nothing came for 15 seconds; closing it ends the work, at once
+        or when nobody has come back."""
+        self._begun = True
         try:
             event = self._first
             while event is not None:
                 yield event
                 while True:
                     try:
-                        event = await asyncio.wait_for(self._queue.get(), HEARTBEAT_SECONDS)
+                        # Not wait_for: before Python 3.12 it forgets a cancellation that comes with an event.
+                        async with asyncio.timeout(HEARTBEAT_SECONDS):
+                            event = await self._queue.get()
                         break
                     except TimeoutError:
                         yield None
             await self._task
+        finally:
+            if self._readers is None:
+                await self.close()
+            else:
+                self._leave()
+
+    def _leave(self) -> None:
+        """The reader has gone: the work ends, or goes on for those who may come back."""
+        if self._has_left or self._task.done():
+            return
+        self._has_left = True
+        if self._readers is None or not self._begun:
+            self._task.cancel()
+            return
+        lingering = self._loop.create_task(self._linger(self._readers))
+        _lingering.add(lingering)
+        lingering.add_done_callback(_lingering.discard)
+
+    async def _linger(self, readers: Readers) -> None:
+        """Lets the work go on while its reader may come back, or has."""
+        left = self._loop.time()
+        try:
+            while not self._task.done() and self._loop.time() - left < LINGER_SECONDS:
+                await asyncio.wait({self._task}, timeout=LOOK_SECONDS)
+                # Redis may be slow for once; when it is gone, nobody can come back and the time runs out.
+                with contextlib.suppress(RedisError, OSError, TimeoutError):
+                    reading, stopped = await readers.look()
+                    if stopped:
+                        break
+                    if reading:
+                        left = self._loop.time()
         finally:
             await self.close()
 
@@ -77,9 +121,10 @@ class Pump:
         await asyncio.wait({self._task})
 
     def abandon(self) -> None:
-        """Ends the work from any thread, for a response whose body was never begun."""
+        """From any thread, for a response whose body was never begun, or never closed: Django closes the response alone
+        when its client leaves while a part is being sent."""
         with contextlib.suppress(RuntimeError):  # the loop is gone, and the task with it
-            self._loop.call_soon_threadsafe(self._task.cancel)
+            self._loop.call_soon_threadsafe(self._leave)
 
 
 def wants_sse(request: HttpRequest) -> bool:
@@ -87,13 +132,18 @@ def wants_sse(request: HttpRequest) -> bool:
     return SSE in accept and (NDJSON not in accept or accept.index(SSE) < accept.index(NDJSON))
 
 
-async def stream_events(request: HttpRequest, events: AsyncGenerator[Event, None]) -> StreamingHttpResponse:
+async def stream_events(
+    request: HttpRequest, events: AsyncGenerator[Event, None], *, readers: Readers | None = None
+) -> StreamingHttpResponse:
     """Sends events as they come: one JSON object a line, or Server-Sent Events.
+
+    Args:
+        readers: of an answer that goes on for a while when its reader leaves, since they may come back.
 
     Raises:
         Problem, KeyError: what is wrong is known before the first event, and said with a status, not in the stream.
     """
-    pump = await Pump.start(events)
+    pump = await Pump.start(events, readers=readers)
     sse = wants_sse(request)
 
     async def body() -> AsyncIterator[bytes]:

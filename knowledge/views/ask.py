@@ -1,23 +1,27 @@
 """Asking, and going on in a conversation."""
 
+from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlencode
 from uuid import UUID
 
-from django.db.models import F, Func
+from django.db.models import F, Func, Q
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
-from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_http_methods
 
 from knowledge.access import access_answer, access_conversation
 from knowledge.answering.answer import collect_answer, new_question_id
 from knowledge.answering.journey import Question
+from knowledge.answering.record import present_answers
 from knowledge.answering.services import gateway
 from knowledge.api.shapes import QuestionForm
 from knowledge.config import answer_config
-from knowledge.models import Answer, Collection, Conversation, Document
-from knowledge.views.shown import ShownAnswer, place_of, show_answers, uuid_in
+from knowledge.models import Answer, Conversation, Document
+from knowledge.suggestions import example_questions, frequent_questions
+from knowledge.views.conversations import side_context
+from knowledge.views.shown import ShownAnswer, place_of, show_answers, uuid_in, write_out
 from ragsite.core.hops import run_db
 from ragsite.core.problems import Problem
 from tenants.access import Principal
@@ -25,8 +29,9 @@ from tenants.models import Ability, Membership
 from tenants.pages import member_page, render_page, render_problem, shell_context, to_sign_in
 from tenants.rest import problem_of
 
-RECENT = 20
-EXAMPLES = 3
+# A page stays small, however long the conversation; the rest is one link away.
+SHOWN = 8
+LONGEST = 200
 ASK = Ability.ASK.value
 
 
@@ -43,26 +48,31 @@ def _readable_tags(membership: Membership) -> list[str]:
     return [tag for tag in found if readable is None or tag in readable]
 
 
-def _examples(membership: Membership) -> list[str]:
-    """Questions that this member's own documents answer: one for each of a few collections, by its kind."""
-    kind = Collection.ContentClass
-    wording = {
-        kind.TROUBLESHOOTING: _("What are the first steps in “%(title)s”?"),
-        kind.REFERENCE: _("Which rules does “%(title)s” set?"),
-        kind.DOCUMENTATION: _("What was decided in “%(title)s”, and why?"),
-        kind.CONFIGURATION: _("Which interfaces does “%(title)s” configure?"),
-        kind.STATE: _("What needs attention in “%(title)s”?"),
-    }
-    largest = (
-        Document.objects.visible_to(membership)
-        .filter(status=Document.Status.INDEXED, chunk_count__gt=0)
-        .order_by("collection_id", "-chunk_count", "id")
-        .distinct("collection_id")
-        .values_list("collection__content_class", "title")
-    )
-    by_kind = dict(sorted(largest, reverse=True))
-    order = [kind.TROUBLESHOOTING, kind.REFERENCE, kind.DOCUMENTATION, kind.CONFIGURATION, kind.STATE]
-    return [wording[k] % {"title": by_kind[k]} for k in order if k in by_kind][:EXAMPLES]
+@dataclass(frozen=True)
+class Thread:
+    """The part of a conversation that its page shows; ``earlier`` is where the answers before it are."""
+
+    answers: list[ShownAnswer]
+    earlier: str = ""
+
+
+def _read_thread(conversation: Conversation, membership: Membership, *, start: str = "") -> Thread:
+    """The latest answers; from the answer ``start`` on, where those leave it out."""
+    rows = Answer.objects.filter(conversation=conversation).order_by("-created_at", "-id")
+    shown = list(rows[:SHOWN])
+    if start and uuid_in(start) not in {row.pk for row in shown}:
+        first = rows.filter(pk=uuid_in(start)).first()
+        shown = shown if first is None else list(rows.exclude(_is_before(first))[:LONGEST])
+    if not shown:
+        return Thread([])
+    shown.reverse()
+    before = list(rows.filter(_is_before(shown[0])).values_list("pk", flat=True)[:SHOWN])
+    earlier = f"?{urlencode({'from': str(before[-1])})}#answer-{shown[0].pk}" if before else ""
+    return Thread(show_answers(shown, membership), earlier)
+
+
+def _is_before(answer: Answer) -> Q:
+    return Q(created_at__lt=answer.created_at) | Q(created_at=answer.created_at, pk__lt=answer.pk)
 
 
 def _render_ask(
@@ -74,28 +84,36 @@ def _render_ask(
     problem: Problem | None = None,
 ) -> HttpResponse:
     membership = principal.membership
-    answers: list[ShownAnswer] = []
-    if conversation is not None:
-        rows = list(Answer.objects.filter(conversation=conversation).order_by("created_at", "id")[:200])
-        answers = show_answers(rows, membership)
+    start = request.GET.get("from", "")
+    thread = _read_thread(conversation, membership, start=start) if conversation else Thread([])
     collections = (
         Document.objects.visible_to(membership)
         .values_list("collection__slug", "collection__name")
         .order_by("collection__name")
         .distinct()
     )
+    frequent = [] if conversation else frequent_questions(membership=membership)
     context = {
         "conversation": conversation,
         "own": conversation is None or conversation.user_id == membership.user_id,
-        "answers": answers,
-        "recent": Conversation.objects.shared_or_own(membership)[:RECENT],
+        "thread": thread,
         "collections": list(collections),
         "tags": _readable_tags(membership),
-        "examples": [] if conversation else _examples(membership),
-        "form": form or {},
+        "frequent": frequent,
+        "examples": [] if conversation or frequent else example_questions(membership),
+        "form": form or _edited(request, thread),
         "may_ask": principal.may(ASK),
     }
+    context |= side_context(membership, current=conversation.pk if conversation else None)
     return render_page(request, "knowledge/ask.html", shell_context(principal) | context, problem=problem)
+
+
+def _edited(request: HttpRequest, thread: Thread) -> dict[str, Any]:
+    """A question of this conversation that is to be asked in other words."""
+    wanted = request.GET.get("edit", "")
+    return next(
+        ({"question": one.data["question"]} for one in thread.answers if one.data["request_id"] == wanted), {}
+    )
 
 
 @never_cache
@@ -133,6 +151,7 @@ async def _ask_form(request: HttpRequest, principal: Principal) -> HttpResponse:
             collections=tuple(form.validated_data.get("collections", ())),
             tags=tuple(form.validated_data.get("tags", ())),
             conversation=form.validated_data.get("conversation"),
+            use_cache="fresh" not in request.POST,
         )
         answer = await collect_answer(
             question=question, principal=principal, config=answer_config(), gateway=gateway()
@@ -170,4 +189,15 @@ def answer_fragment(request: HttpRequest, principal: Principal, id: UUID) -> Htt
     principal.require(ASK)
     answer = access_answer(principal.membership, id)
     shown = show_answers([answer], principal.membership)[0]
-    return render(request, "knowledge/_answer.html", {"answer": shown})
+    return render(request, "knowledge/_answer.html", {"answer": shown, "own": shown.own})
+
+
+@require_GET
+@member_page
+def answer_text(request: HttpRequest, principal: Principal, id: UUID) -> HttpResponse:
+    """An answer with its sources as plain text, for the clipboard."""
+    principal.require(ASK)
+    answer = access_answer(principal.membership, id)
+    data = present_answers([answer], membership=principal.membership)[0]
+    text = write_out(data, site=request.build_absolute_uri("/").rstrip("/"))
+    return HttpResponse(text, content_type="text/plain; charset=utf-8")

@@ -1,5 +1,7 @@
 """A document's text, at the passage that was cited."""
 
+from bisect import bisect_right
+from typing import Any
 from uuid import UUID
 
 from django.http import HttpRequest, HttpResponse
@@ -9,7 +11,7 @@ from django.views.decorators.http import require_GET
 from knowledge.access import access_answer, access_document
 from knowledge.models import Answer, Chunk, Document
 from knowledge.rendering import WINDOW_CHARACTERS, Window, heading_levels, render_document
-from knowledge.views.shown import describe_age, place_of, uuid_in
+from knowledge.views.shown import describe_age, place_of, source_href, uuid_in
 from ragsite.core.problems import Problem
 from tenants.access import Principal
 from tenants.audit import record_by
@@ -60,7 +62,11 @@ def document_page(request: HttpRequest, principal: Principal, id: UUID) -> HttpR
         "passage": passage,
         "passage_moved": moved,
         "page_count": len(document.pages),
-        "back": place_of(answer.conversation_id, answer.pk) if answer and answer.conversation_id else "",
+        "page": bisect_right(document.pages, passage[0]) if passage and document.pages else None,
+        "others": _other_passages(answer, document, n=_number(request, "n")),
+        "back": place_of(answer.conversation_id, answer.pk, earlier=True)
+        if answer and answer.conversation_id
+        else "",
         "before": max(0, window.start - WINDOW_CHARACTERS * 3 // 4) if window.start else None,
         "after": window.end + WINDOW_CHARACTERS // 4 if window.end < len(text) else None,
     }
@@ -85,6 +91,17 @@ def _answer_of(request: HttpRequest, membership: Membership) -> Answer | None:
         return access_answer(membership, uuid_in(request.GET.get("answer", "")))
     except Problem:
         return None
+
+
+def _other_passages(answer: Answer | None, document: Document, *, n: int | None) -> list[dict[str, Any]]:
+    """The other passages of this document that the answer was given."""
+    if answer is None:
+        return []
+    return [
+        {"n": source["n"], "page": source["page"], "href": source_href(source, answer=str(answer.pk))}
+        for source in answer.sources
+        if source["document_id"] == str(document.pk) and source["n"] != n
+    ]
 
 
 def _cited_text(request: HttpRequest, answer: Answer | None, document: Document) -> str:

@@ -1,27 +1,19 @@
-// Asking without leaving the page: streams the answer, stops it, and never loses a typed question.
+// Asking without leaving the page: streams the answer, stops it, joins it again, and never loses a typed question.
 
+import { keeper } from "./keep.js";
 import { LiveAnswer } from "./live.js";
 import { ConnectionError, ProblemError, csrfToken, readEvents } from "./stream.js";
 
-const KEPT = "ragsite-question";
 const NOBODY = "00000000-0000-0000-0000-000000000000";
+const WAITS = [500, 2000]; // before an answer is joined again, in milliseconds
+const JOINABLE = 10 * 60e3; // the server keeps an answer's events this long
 const form = document.querySelector("[data-composer]");
 const box = document.querySelector("#question"); // not by form.question: the examples carry that name too
 const continued = form?.elements.namedItem("conversation");
 const words = document.querySelector("[data-live-words]").dataset;
 const status = document.querySelector("[data-status]");
-let running = null;
-
-function keep(text) {
-  try {
-    if (text) sessionStorage.setItem(KEPT, text);
-    else sessionStorage.removeItem(KEPT);
-  } catch { /* without storage the question is kept in the box alone */ }
-}
-
-function kept() {
-  try { return sessionStorage.getItem(KEPT) || ""; } catch { return ""; }
-}
+const draft = keeper("draft"), inFlight = keeper("in-flight");
+let running = null, leaving = false;
 
 function say(text, { signIn = false } = {}) {
   const alert = form.querySelector("[data-problem]");
@@ -38,38 +30,51 @@ function describe(error) {
   return fields || error.problem.detail || words.offline;
 }
 
-function setRunning(controller) {
-  running = controller;
-  form.querySelector("[data-stop]").hidden = !controller;
-  form.querySelector("[data-ask]").hidden = Boolean(controller);
-  for (const button of document.querySelectorAll("button[form=composer]")) button.disabled = Boolean(controller);
+function setRunning(value) {
+  running = value;
+  form.querySelector("[data-stop]").hidden = !value;
+  form.querySelector("[data-ask]").hidden = Boolean(value);
+  for (const button of document.querySelectorAll("button[form=composer], [data-retry] button")) button.disabled = Boolean(value);
+}
+
+function write(text) {
+  box.value = text;
+  draft.set(text);
 }
 
 function giveBack(question) {
-  if (!box.value) box.value = question;
+  if (!box.value) write(question);
 }
 
-function addRecent(id, title) {
-  const aside = document.querySelector("[data-recent]");
-  const path = form.dataset.conversationPath.replace(NOBODY, id);
-  if (aside.querySelector(`a[href="${path}"]`)) return;
-  aside.hidden = false;
-  for (const current of aside.querySelectorAll("[aria-current]")) current.removeAttribute("aria-current");
-  const link = document.createElement("a");
-  link.href = path;
-  link.textContent = title;
-  link.setAttribute("aria-current", "page");
-  const item = document.createElement("li");
-  item.append(link);
-  aside.querySelector("ul").prepend(item);
+function pause(milliseconds, signal) {
+  return new Promise((resolve) => {
+    setTimeout(resolve, milliseconds);
+    signal.addEventListener("abort", resolve);
+  });
 }
 
-async function finish(live, done, question) {
-  keep("");
+/** A conversation that begins on this page has its title at once, and its settings as soon as it is there. */
+function showHead(title, path) {
+  const head = document.querySelector("[data-conversation-head]"), link = head.querySelector("a");
+  head.querySelector("h1").textContent = title;
+  head.hidden = false;
+  link.hidden = !path;
+  if (!path) return;
+  link.href = `${path}settings/`;
+  link.setAttribute("hx-get", link.href);
+  window.htmx?.process(link);
+}
+
+async function finish(live, done) {
+  inFlight.set(null);
   if (done.conversation) {
     continued.value = done.conversation;
-    addRecent(done.conversation, question);
-    history.replaceState(null, "", form.dataset.conversationPath.replace(NOBODY, done.conversation));
+    const path = form.dataset.conversationPath.replace(NOBODY, done.conversation);
+    if (location.pathname !== path) {
+      history.replaceState(null, "", path);
+      showHead(done.question, path);
+    }
+    window.htmx?.trigger(document.body, "history-changed");
   }
   box.placeholder = box.dataset.followUp;
   status.textContent = status.dataset.complete;
@@ -78,51 +83,120 @@ async function finish(live, done, question) {
   if (response.ok && !response.redirected) live.replace(await response.text());
 }
 
-async function ask(question) {
-  const controller = new AbortController();
-  const data = new FormData(form);
-  const body = { question, collections: data.getAll("collections"), tags: data.getAll("tags") };
-  if (continued.value) body.conversation = continued.value;
-  const live = new LiveAnswer(question, { documentPath: form.dataset.documentPath });
-  let begun = false, done = null;
+function take(live, event) {
+  if (event.type === "sources") live.showSources(event.data);
+  else if (event.type === "answer_chunk") live.add(event.data);
+  else if (event.type === "citation") live.cite(event.data);
+  else if (event.type === "restart") live.restart(event.data.reason);
+  else if (event.type === "error") throw new ProblemError(event.data);
+  return event.type === "done" ? event.data : null;
+}
 
+/** Reads an answer to its end; a connection that breaks is made again, once or twice. Returns what `done` says. */
+async function readAll(live, run, events) {
+  for (let tries = 0; ; tries++) {
+    try {
+      let first = true, done = null;
+      for await (const event of events) {
+        if (first && tries) live.restart();
+        first = false;
+        run.begun = true;
+        done = take(live, event) || done;
+      }
+      return done;
+    } catch (error) {
+      const final = !(error instanceof ConnectionError) || run.controller.signal.aborted || !run.id || tries >= WAITS.length;
+      if (final) throw error;
+      live.state.textContent = words.again;
+      status.textContent = status.dataset.again;
+      await pause(WAITS[tries], run.controller.signal);
+      events = join(run);
+    }
+  }
+}
+
+function join(run) {
+  return readEvents(form.dataset.attach.replace(NOBODY, run.id), { signal: run.controller.signal });
+}
+
+async function follow(question, run, events) {
+  const live = new LiveAnswer(question, { documentPath: form.dataset.documentPath });
+  let done = null;
   say("");
-  keep(question);
-  setRunning(controller);
+  setRunning(run);
   status.textContent = status.dataset.searching;
   document.querySelectorAll("[data-intro]").forEach((part) => { part.hidden = true; });
+  if (!continued.value) showHead(question);
   document.querySelector("[data-thread-page]").classList.add("has-answers");
   document.querySelector("[data-thread]").append(live.element);
-  box.value = "";
   live.element.scrollIntoView({ block: "start" });
-
   try {
-    for await (const event of readEvents(form.dataset.stream, body, { token: csrfToken(), signal: controller.signal })) {
-      begun = true;
-      if (event.type === "sources") live.showSources(event.data);
-      else if (event.type === "answer_chunk") live.add(event.data);
-      else if (event.type === "citation") live.cite(event.data);
-      else if (event.type === "restart") live.restart(event.data.reason);
-      else if (event.type === "error") throw new ProblemError(event.data);
-      else if (event.type === "done") done = event.data;
-    }
-    if (done) await finish(live, done, question);
-    else throw new ProblemError({ detail: words.broken });
+    done = await readAll(live, run, events);
+    await finish(live, done);
   } catch (error) {
+    if (leaving) return; // the page goes away, and with it its connection: the next one joins the answer again
     if (!(error instanceof ProblemError || error instanceof ConnectionError)) reportError(error);
     if (done) return; // the answer is there, only its final rendering did not come: what was streamed stays
+    inFlight.set(null);
     giveBack(question);
-    if (controller.signal.aborted) {
+    if (run.controller.signal.aborted) {
       status.textContent = status.dataset.stopped;
       live.end("stopped", words.stopped);
-    } else {
-      if (begun) live.end("failed", error instanceof ProblemError ? describe(error) : words.broken);
-      else live.element.remove();
-      say(begun && !(error instanceof ProblemError) ? words.broken : describe(error), { signIn: error.status === 401 });
+      return;
     }
+    const broken = run.begun && (!(error instanceof ProblemError) || error.status === 404);
+    if (run.begun) live.end("failed", broken ? words.broken : describe(error));
+    else live.element.remove();
+    say(broken ? words.broken : describe(error), { signIn: error.status === 401 });
   } finally {
     setRunning(null);
   }
+}
+
+function ask(question, { fresh = false } = {}) {
+  const data = new FormData(form);
+  const body = { question, collections: data.getAll("collections"), tags: data.getAll("tags") };
+  if (continued.value) body.conversation = continued.value;
+  if (fresh) body.cache = false;
+  const run = { controller: new AbortController(), id: "", begun: false };
+  const onBegin = (id) => {
+    run.id = id;
+    draft.set(box.value);
+    inFlight.set({ id, question, conversation: continued.value, at: Date.now() });
+  };
+  if (box.value.trim() === question) box.value = "";
+  draft.set(question); // until the server has it
+  return follow(question, run, readEvents(form.dataset.stream, { body, signal: run.controller.signal, onBegin }));
+}
+
+/** After a reload: goes on with the answer that was being given. */
+function comeBack() {
+  const left = inFlight.get();
+  if (!left || Date.now() - left.at > JOINABLE) return;
+  if (document.getElementById(`answer-${left.id}`)) return void inFlight.set(null);
+  if (left.conversation !== continued.value) return;
+  // Who went to the first page by a link wants a new question; who reloaded it, the old one.
+  const chosen = performance.getEntriesByType("navigation")[0]?.type === "navigate";
+  if (!left.conversation && chosen) return void inFlight.set(null);
+  const run = { controller: new AbortController(), id: left.id, begun: true };
+  follow(left.question, run, join(run));
+}
+
+function stop() {
+  if (!running) return;
+  // The server would wait for us to come back: it is told that we shall not.
+  if (running.id) {
+    const path = form.dataset.attach.replace(NOBODY, running.id);
+    fetch(path, { method: "DELETE", headers: { "X-CSRFToken": csrfToken() }, credentials: "same-origin", keepalive: true }).catch(() => {});
+  }
+  running.controller.abort();
+}
+
+function edit(question) {
+  write(question);
+  box.focus();
+  box.setSelectionRange(question.length, question.length);
+  form.scrollIntoView({ block: "nearest" });
 }
 
 if (form) {
@@ -133,19 +207,29 @@ if (form) {
     const question = (example || box.value).trim();
     if (question.length >= 3) ask(question);
   });
-  form.querySelector("[data-stop]").addEventListener("click", () => running?.abort());
+  document.addEventListener("submit", (event) => {
+    if (!event.target.matches("[data-retry]")) return;
+    event.preventDefault();
+    if (!running) ask(event.target.elements.namedItem("question").value, { fresh: true });
+  });
+  document.addEventListener("click", (event) => {
+    const link = event.target.closest("[data-edit]");
+    if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
+    event.preventDefault();
+    edit(link.closest("[data-answer]").querySelector(".question").textContent);
+  });
+  form.querySelector("[data-stop]").addEventListener("click", stop);
+  box.addEventListener("input", () => draft.set(box.value));
   box.addEventListener("keydown", (event) => {
     if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
     event.preventDefault();
     if (!running) form.requestSubmit(form.querySelector("[data-ask]"));
   });
   document.addEventListener("keydown", (event) => {
-    if (event.key === "Escape" && running) running.abort();
-    const typing = event.target.closest?.("input, textarea, select, [contenteditable]");
-    if (event.key === "/" && !typing && !event.ctrlKey && !event.metaKey && !event.altKey) {
-      event.preventDefault();
-      box.focus();
-    }
+    if (event.key === "Escape" && !event.defaultPrevented && !document.querySelector("dialog[open]")) stop();
   });
-  giveBack(kept());
+  addEventListener("pagehide", () => { leaving = true; });
+  addEventListener("pageshow", () => { leaving = false; });
+  comeBack();
+  giveBack(draft.get() || "");
 }

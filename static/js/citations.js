@@ -23,7 +23,7 @@ function show(link) {
   title.textContent = card.querySelector(".source-title").textContent;
   const place = document.createElement("span");
   place.className = "quiet";
-  place.textContent = card.querySelector(".source-place").textContent;
+  place.textContent = ["path", "place"].map((part) => card.querySelector(`.source-${part}`)?.textContent).filter(Boolean).join(" › ");
   const text = document.createElement("p");
   text.textContent = card.querySelector(".source-text").textContent;
   preview.replaceChildren(title, place, text);
@@ -48,5 +48,9 @@ document.addEventListener("pointerover", (event) => {
 });
 document.addEventListener("focusin", (event) => { const link = cited(event); if (link) show(link); else hide(); });
 document.addEventListener("focusout", (event) => { if (cited(event)) hide(); });
-document.addEventListener("keydown", (event) => { if (event.key === "Escape") hide(); });
+document.addEventListener("keydown", (event) => {
+  if (event.key !== "Escape" || preview.hidden) return;
+  hide();
+  event.preventDefault(); // nothing else is to be closed or stopped by it
+}, true);
 document.addEventListener("ragsite:answer", hide);

@@ -62,10 +62,12 @@ export class LiveAnswer {
       made.querySelector("a").href = this.href(source);
       made.querySelector(".source-n").textContent = source.n;
       made.querySelector(".source-title").textContent = source.title;
-      made.querySelector(".source-place").textContent = source.collection +
-        (sectionOf(source) ? ` › ${sectionOf(source)}` : "") + (source.page ? ` · ${words.page} ${source.page}` : "");
+      made.querySelector(".source-path").textContent = source.uri;
+      made.querySelector(".source-place").textContent = sectionOf(source);
       made.querySelector(".source-text").textContent = excerptOf(source);
-      const updated = made.querySelector("[data-age]"), score = made.querySelector("[data-score]");
+      const page = made.querySelector("[data-page]"), updated = made.querySelector("[data-age]"), score = made.querySelector("[data-score]");
+      if (source.page) page.textContent = `${page.dataset.page} ${source.page}`;
+      else page.remove();
       updated.textContent = `${updated.dataset.age} ${age(source.updated_at)}`;
       score.textContent = `${score.dataset.score} ${source.score.toFixed(2)}`;
       return made;
@@ -117,6 +119,7 @@ export class LiveAnswer {
     if (this.frame) cancelAnimationFrame(this.frame);
     this.element.replaceWith(parsed);
     this.element = parsed;
+    window.htmx?.process(parsed);
     parsed.dispatchEvent(new CustomEvent("ragsite:answer", { bubbles: true }));
   }
 }

@@ -4,6 +4,8 @@ const box = document.querySelector("#messages");
 const reveal = () => box.querySelectorAll("[data-dismiss]").forEach((button) => { button.hidden = false; });
 
 export function say(text, level = "error") {
+  // A list that asks every two seconds says once that nobody answers.
+  if ([...box.querySelectorAll("[data-message] > span")].some((one) => one.textContent === text)) return;
   const message = document.createElement("div");
   message.className = `message ${level}`;
   message.dataset.message = "";

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect
 
+from tests.browser.conftest import DESKTOP, PHONE
 from tests.stub_provider import Block, Reply, StubProvider
 
 pytestmark = [
@@ -47,32 +48,116 @@ def test_a_server_that_cannot_be_reached_keeps_the_question(visit: Any) -> None:
     expect(nina.page.locator("[data-problem]")).to_be_hidden()
 
 
-def test_a_connection_that_breaks_keeps_what_came_and_the_question(visit: Any, model: StubProvider) -> None:
+# Cuts the page's streams after their first lines, as a lost connection would: ``cuts`` of them, then no more.
+CUT = """(cuts) => {
+  const real = window.fetch;
+  window.fetch = async (url, options = {}) => {
+    const response = await real(url, options);
+    if (!String(url).endsWith("/stream") || options.method === "DELETE" || cuts-- <= 0) return response;
+    const reader = response.body.getReader();
+    let parts = 0;
+    const cut = new ReadableStream({
+      async pull(to) {
+        const { value, done } = await reader.read();
+        if (parts++ >= 2 || done) { reader.cancel(); to.error(new TypeError("network error")); } else to.enqueue(value);
+      },
+    });
+    return new Response(cut, { status: response.status, headers: response.headers });
+  };
+}"""
+
+
+def test_a_lost_connection_joins_the_answer_again(visit: Any, model: StubProvider) -> None:
     nina = visit(lenient=True).sign_in("nina")
-    # The page's own stream is cut after its first two lines, as a lost connection would.
-    nina.page.evaluate(
-        """() => {
-          const real = window.fetch;
-          window.fetch = async (...call) => {
-            const response = await real(...call);
-            const reader = response.body.getReader();
-            let parts = 0;
-            const cut = new ReadableStream({
-              async pull(to) {
-                const { value } = await reader.read();
-                if (parts++ >= 2) to.error(new TypeError("network error")); else to.enqueue(value);
-              },
-            });
-            return new Response(cut, { status: response.status, headers: response.headers });
-          };
-        }"""
-    )
-    model.script(Reply(blocks=LONG, delta_seconds=0.05))
+    nina.page.evaluate(CUT, 2)
+    model.script(Reply(blocks=LONG, delta_seconds=0.08))
+    nina.ask(HOLD_TIMER)
+    expect(nina.page.locator("[data-live-state]")).to_contain_text("Joining the answer again")
+    answer = nina.wait_for_answer()
+    expect(answer).to_have_attribute("data-state", "answered")
+    expect(answer.locator(".prose")).to_contain_text("The hold timer is 30 seconds.")
+    expect(nina.page.get_by_label("Your question")).to_have_value("")
+    expect(nina.page.locator("[data-problem]")).to_be_hidden()
+    assert len(model.requests) == 1, "the model was asked once"
+
+
+def test_a_connection_that_stays_broken_keeps_what_came_and_the_question(
+    visit: Any, model: StubProvider
+) -> None:
+    nina = visit(lenient=True).sign_in("nina")
+    nina.page.evaluate(CUT, 9)
+    model.script(Reply(blocks=LONG, delta_seconds=0.3))
     nina.ask(HOLD_TIMER)
     expect(nina.page.locator("article[data-state=failed]")).to_contain_text("The connection broke")
     expect(nina.page.locator("article [data-source]").first).to_be_visible()
     expect(nina.page.get_by_label("Your question")).to_have_value(HOLD_TIMER)
     expect(nina.page.get_by_role("button", name="Ask", exact=True)).to_be_enabled()
+    nina.shoot("ask-connection-lost")
+
+
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_a_reload_in_mid_stream_goes_on_with_the_answer(
+    visit: Any, model: StubProvider, size: tuple[int, int]
+) -> None:
+    nina = visit(size=size, lenient=True).sign_in("nina")
+    model.script(Reply(blocks=LONG, delta_seconds=0.15))
+    nina.ask(HOLD_TIMER)
+    expect(nina.page.locator("article[aria-busy] [data-live-text]")).not_to_be_empty()
+    nina.page.reload()
+    expect(nina.page.locator("article[aria-busy] .question")).to_have_text(HOLD_TIMER)
+    nina.shoot(f"ask-reloaded-{size[0]}")
+    expect(nina.page.get_by_label("Your question")).to_have_value("")
+    answer = nina.wait_for_answer()
+    expect(answer).to_have_attribute("data-state", "answered")
+    assert "/c/" in nina.page.url and len(model.requests) == 1
+    # In its conversation too, and not once more afterwards.
+    rewritten = Reply(blocks=(Block("What is the hold timer on core routers?"),))
+    model.script(rewritten, Reply(blocks=LONG, delta_seconds=0.15))
+    nina.ask("And on core routers?")
+    expect(nina.page.locator("article[aria-busy] [data-live-text]")).not_to_be_empty()
+    nina.page.reload()
+    expect(nina.page.locator("article[aria-busy] .question")).to_have_text("And on core routers?")
+    nina.wait_for_answer(2)
+    nina.page.reload()
+    expect(nina.page.locator("article")).to_have_count(2)
+
+
+def test_a_new_question_is_not_the_old_one(visit: Any, model: StubProvider) -> None:
+    nina = visit(lenient=True).sign_in("nina")
+    model.script(Reply(blocks=LONG, after_deltas=8, cut="hang"))
+    nina.ask(HOLD_TIMER)
+    expect(nina.page.locator("article[aria-busy] [data-live-text]")).not_to_be_empty()
+    nina.go("/")
+    expect(nina.page.get_by_label("Your question")).to_have_value("")
+    expect(nina.page.locator("article")).to_have_count(0)
+    nina.page.reload()
+    expect(nina.page.get_by_label("Your question")).to_have_value("")
+    expect(nina.page.locator("article")).to_have_count(0)
+
+
+def test_stopping_after_a_reload_reaches_the_model(visit: Any, model: StubProvider) -> None:
+    nina = visit(lenient=True).sign_in("nina")
+    model.script(Reply(blocks=LONG, after_deltas=8, cut="hang"))
+    nina.ask(HOLD_TIMER)
+    expect(nina.page.locator("article[aria-busy] [data-live-text]")).not_to_be_empty()
+    nina.page.reload()
+    expect(nina.page.locator("article[aria-busy] [data-live-text]")).not_to_be_empty()
+    assert model.disconnects == 0
+    nina.page.keyboard.press("Escape")
+    expect(nina.page.locator("article[data-state=stopped]")).to_be_visible()
+    expect(nina.page.get_by_label("Your question")).to_have_value(HOLD_TIMER)
+    assert model.wait_for_disconnect()
+
+
+def test_what_was_typed_survives_a_reload_and_is_nobody_elses(visit: Any) -> None:
+    nina = visit().sign_in("nina")
+    nina.page.get_by_label("Your question").fill("Half a ques")
+    nina.page.reload()
+    expect(nina.page.get_by_label("Your question")).to_have_value("Half a ques")
+    nina.page.locator(".menu > summary").click()
+    nina.page.get_by_role("button", name="Sign out").click()
+    nina.sign_in("hal")
+    expect(nina.page.get_by_label("Your question")).to_have_value("")
 
 
 def test_a_refused_question_says_why(visit: Any) -> None:
@@ -109,26 +194,3 @@ def test_not_in_the_documents_is_a_state_of_its_own(visit: Any) -> None:
     expect(answer).to_contain_text("Not in your documents")
     expect(answer.get_by_role("heading", name="Nearest passages")).to_be_visible()
     nina.shoot("ask-unanswered-desktop")
-
-
-def test_feedback_is_given_and_changed(visit: Any) -> None:
-    nina = visit().sign_in("nina")
-    nina.ask(HOLD_TIMER)
-    answer = nina.wait_for_answer()
-    answer.get_by_role("button", name="Yes").click()
-    expect(answer.get_by_role("status")).to_have_text("Thank you.")
-    expect(answer.get_by_role("button", name="Yes")).to_have_attribute("aria-pressed", "true")
-    answer.get_by_role("button", name="No", exact=True).click()
-    expect(answer.get_by_role("button", name="No", exact=True)).to_have_attribute("aria-pressed", "true")
-    expect(answer.get_by_role("button", name="Yes")).to_have_attribute("aria-pressed", "false")
-
-
-def test_filters_narrow_the_answer_and_are_counted(visit: Any) -> None:
-    nina = visit().sign_in("nina")
-    nina.page.get_by_text("Filters").click()
-    nina.page.get_by_label("standards").check()
-    expect(nina.page.locator("[data-filters-count]")).to_have_text("1")
-    nina.ask("What is the maximum-prefix limit?")
-    answer = nina.wait_for_answer()
-    titles = answer.locator(".source-title").all_inner_texts()
-    assert titles and set(titles) == {"Edge BGP policy"}
