@@ -1,51 +1,98 @@
-"""The admin, inside one tenant: its admins see their own rows alone; the platform's superusers see every tenant's.
-
-Row-level security holds here as everywhere: a tenant admin's request runs in their scope, a superuser's in the audited
-platform scope.
-"""
+"""The admin site: who may enter it, as whom, and under which content security policy."""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from django.contrib import admin, messages
+from csp.constants import NONE, SELF, UNSAFE_EVAL, UNSAFE_INLINE
 from django.core.exceptions import PermissionDenied
-from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.urls import reverse
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path, reverse
+from django.utils import timezone
 from django.utils.http import urlencode
+from unfold.dataclasses import SearchResult
+from unfold.sites import UnfoldAdminSite
 
-from ragsite.core.problems import Problem
 from tenants.access import Principal
-from tenants.audit import record_event
+from tenants.admin_costs import costs_page
+from tenants.admin_operator import choose_tenant, is_superuser, on_platform, tenant_choices
 from tenants.models import Ability
-from tenants.scope import current_scope, scope
+
+# Alpine, which unfold is built with, evaluates its attributes and unfold sets style attributes. Everything else is as
+# strict as on our own pages: nothing from third parties, no remote image or font, no inline script.
+POLICY = {
+    "default-src": [NONE],
+    "script-src": [SELF, UNSAFE_EVAL],
+    "style-src": [SELF, UNSAFE_INLINE],
+    "img-src": [SELF],
+    "font-src": [SELF],
+    "connect-src": [SELF],
+    "form-action": [SELF],
+    "frame-ancestors": [NONE],
+    "base-uri": [NONE],
+    "manifest-src": [SELF],
+}
+FOUND_AT_MOST = 20
 
 
 def principal_in(request: HttpRequest) -> Principal | None:
-    """The member who works in the admin; ``None`` for a superuser, who needs no membership."""
+    """The member who works in the admin; ``None`` for a superuser who has chosen no tenant."""
     found: Principal | None = getattr(request, "principal", None)
     return found
 
 
-def is_superuser(request: HttpRequest) -> bool:
-    return bool(request.user.is_active and request.user.is_superuser)
-
-
-def manages_tenant(request: HttpRequest) -> bool:
-    """A member with the ability to manage, signed in with a session (a key is not for clicking)."""
+def may_in_tenant(request: HttpRequest, *abilities: str) -> bool:
+    """A member with one of the abilities, signed in with a session (a key is not for clicking)."""
     principal = principal_in(request)
-    return principal is not None and principal.method == "session" and principal.may(Ability.MANAGE)
+    return (
+        principal is not None and principal.method == "session" and any(principal.may(a) for a in abilities)
+    )
 
 
-class RagsiteAdminSite(admin.AdminSite):
-    """For superusers and for members who manage their tenant."""
+class RagsiteAdminSite(UnfoldAdminSite):
+    """For superusers, for members who manage their tenant, and for those who review its answers."""
 
     site_header = site_title = "ragsite"
-    index_title = "Administration"
+    index_title = "Home"
 
     def has_permission(self, request: HttpRequest) -> bool:
-        return is_superuser(request) or manages_tenant(request)
+        return is_superuser(request) or may_in_tenant(request, Ability.MANAGE, Ability.REVIEW)
+
+    def extra_urls(self) -> list[URLPattern]:
+        return [
+            path("costs/", self.admin_view(costs_page), name="costs"),
+            path("tenant/", self.admin_view(choose_tenant), name="choose-tenant"),
+        ]
+
+    def get_urls(self) -> list[Any]:
+        # Without Django's “view on site”, which tells which ids exist to whoever may enter.
+        return [each for each in super().get_urls() if getattr(each, "name", "") != "view_on_site"]
+
+    def admin_view(self, view: Callable[..., Any], cacheable: bool = False) -> Any:
+        inner = super().admin_view(view, cacheable)
+
+        def page(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+            principal = principal_in(request)
+            with timezone.override(principal.membership.tenant.time_zone if principal else None):
+                response = inner(request, *args, **kwargs)
+                if isinstance(response, TemplateResponse):
+                    response.render()  # here, while the tenant's time zone holds
+            response._csp_replace = POLICY
+            return response
+
+        for name in ("model_admin", "model_admin_view", "csrf_exempt"):
+            if hasattr(inner, name):
+                setattr(page, name, getattr(inner, name))
+        return page
+
+    def each_context(self, request: HttpRequest) -> dict[str, Any]:
+        context: dict[str, Any] = super().each_context(request)
+        principal = principal_in(request)
+        context["tenant"] = principal.membership.tenant if principal else None
+        context["is_operator"] = is_superuser(request)
+        context["on_platform"] = on_platform(request)
+        context["tenant_choices"] = tenant_choices() if context["is_operator"] else []
+        return context
 
     def login(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         """There is one way in, throttled and audited: the sign-in page."""
@@ -55,152 +102,23 @@ class RagsiteAdminSite(admin.AdminSite):
         query = urlencode({"next": request.GET.get("next") or reverse("admin:index")})
         return HttpResponseRedirect(f"{reverse('sign-in')}?{query}")
 
+    def logout(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        """There is one way out as well, which is audited."""
+        from tenants.views.session import sign_out
 
-def explain(problem: Problem) -> str:
-    return " ".join(error.detail for error in problem.errors) or problem.detail
+        return sign_out(request)
 
-
-class _ProblemsAsMessages:
-    """An expected failure of an action becomes a message on the form it came from."""
-
-    def _attempt(self, request: HttpRequest, view: Callable[[], HttpResponse]) -> HttpResponse:
-        try:
-            return view()
-        except Problem as problem:
-            messages.error(request, explain(problem))
-            return HttpResponseRedirect(request.get_full_path())
-
-
-class PlatformModelAdmin(_ProblemsAsMessages, admin.ModelAdmin):  # type: ignore[type-arg]
-    """What belongs to no tenant: superusers alone."""
-
-    def has_module_permission(self, request: HttpRequest) -> bool:
-        return is_superuser(request)
-
-    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return is_superuser(request)
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        # Also for the history page, which looks for the row before it looks at the permission.
-        rows: QuerySet[Any] = super().get_queryset(request)
-        return rows if is_superuser(request) else rows.none()
-
-    has_add_permission = has_change_permission = has_delete_permission = has_view_permission
-
-    def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        return self._attempt(
-            request, lambda: super(PlatformModelAdmin, self).changeform_view(request, *args, **kwargs)
-        )
-
-
-class TenantModelAdmin(_ProblemsAsMessages, admin.ModelAdmin):  # type: ignore[type-arg]
-    """Rows of the tenant in force. Writes go through the action functions, in the row's own tenant scope.
-
-    ``may_add``, ``may_change``, ``may_delete`` say what the admin offers for the model at all.
-    """
-
-    may_add = False
-    may_change = False
-    may_delete = False
-    show_full_result_count = False
-    list_per_page = 50
-
-    def has_module_permission(self, request: HttpRequest) -> bool:
-        return is_superuser(request) or manages_tenant(request)
-
-    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return self.has_module_permission(request)
-
-    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        # A superuser works across tenants, where a new row would belong to none.
-        return self.may_add and manages_tenant(request) and not is_superuser(request)
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return self.may_change and self.has_module_permission(request)
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return self.may_delete and self.has_module_permission(request)
-
-    def get_list_display(self, request: HttpRequest) -> list[Any] | tuple[Any, ...]:
-        columns = super().get_list_display(request)
-        return [*columns, "tenant"] if is_superuser(request) else columns
-
-    def get_list_filter(self, request: HttpRequest) -> list[Any] | tuple[Any, ...]:
-        filters = super().get_list_filter(request)
-        return [*filters, "tenant"] if is_superuser(request) else filters
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        return super().get_queryset(request).select_related("tenant")
-
-    def in_tenant_of(self, obj: Model) -> AbstractContextManager[Any]:
-        """The scope of the row's own tenant, also for a superuser: actions count and compare within one tenant."""
-        current = current_scope()
-        if current is not None and current.platform:
-            return scope(tenant_id=obj.tenant_id, tags=None)  # type: ignore[attr-defined]
-        return nullcontext()
-
-    # What a subclass writes with.
-    def write(self, *, obj: Any, changes: dict[str, Any], principal: Principal | None) -> None:
-        raise Problem(403, "forbidden", "This cannot be changed here.")
-
-    def remove(self, *, obj: Any, principal: Principal | None) -> None:
-        raise Problem(403, "forbidden", "This cannot be deleted here.")
-
-    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
-        changes = {name: form.cleaned_data[name] for name in form.changed_data if name in form.cleaned_data}
-        with self.in_tenant_of(obj):
-            self.write(obj=obj, changes=changes, principal=principal_in(request))
-
-    def delete_model(self, request: HttpRequest, obj: Any) -> None:
-        with self.in_tenant_of(obj):
-            self.remove(obj=obj, principal=principal_in(request))
-
-    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
-        for obj in queryset:
-            self.delete_model(request, obj)
-
-    def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
-        """Nothing of ours has many-to-many fields or inlines."""
-
-    def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        return self._attempt(
-            request, lambda: super(TenantModelAdmin, self).changeform_view(request, *args, **kwargs)
-        )
-
-    def delete_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        return self._attempt(
-            request, lambda: super(TenantModelAdmin, self).delete_view(request, *args, **kwargs)
-        )
-
-    def _audit(self, request: HttpRequest, action: str, obj: Any) -> None:
-        with self.in_tenant_of(obj):
-            principal = principal_in(request)
-            record_event(
-                action=f"admin.{action}",
-                membership=principal.membership if principal else None,
-                actor=None if principal else request.user,  # type: ignore[arg-type]
-                method="session",
-                target=obj,
-                detail={"name": str(obj)[:200]},
-                address=request.META.get("REMOTE_ADDR"),
+    def search(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> TemplateResponse:
+        """The pages of the sidebar by name. Unfold's own search remembers what it found under no tenant's key."""
+        wanted = request.GET.get("s", "").strip().lower()[:100]
+        found = [
+            SearchResult(
+                title=str(item["title"]), description=str(group["title"]), link=item["link"], icon=""
             )
-
-    def log_addition(self, request: HttpRequest, obj: Any, message: Any) -> Any:
-        self._audit(request, "add", obj)
-        return super().log_addition(request, obj, message)
-
-    def log_change(self, request: HttpRequest, obj: Any, message: Any) -> Any:
-        self._audit(request, "change", obj)
-        return super().log_change(request, obj, message)
-
-    def log_deletions(self, request: HttpRequest, queryset: QuerySet[Any]) -> Any:
-        for obj in queryset:
-            self._audit(request, "delete", obj)
-        return super().log_deletions(request, queryset)
-
-
-class ReadOnlyTenantAdmin(TenantModelAdmin):
-    """What is shown and never changed here."""
-
-    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
-        return [field.name for field in self.opts.fields]
+            for group in self.get_sidebar_list(request)
+            for item in group["items"]
+            if wanted and wanted in str(item["title"]).lower()
+        ]
+        return TemplateResponse(
+            request, "unfold/helpers/search_results.html", {"results": found[:FOUND_AT_MOST]}
+        )

@@ -9,8 +9,9 @@ from django.http import HttpRequest, HttpResponseBase
 
 from ragsite.core.hops import run_db
 from ragsite.core.problems import Problem
+from tenants.admin_operator import enter_as_operator
 from tenants.authentication import resolve_principal
-from tenants.scope import PLATFORM, enter, record_unscoped
+from tenants.scope import enter
 
 
 class ScopeMiddleware:
@@ -54,6 +55,5 @@ class ScopeMiddleware:
             request.authentication_problem = problem
             return enter(None)
         if request.path.startswith("/admin/") and request.user.is_authenticated and request.user.is_superuser:
-            record_unscoped(reason="superuser in the admin", actor=request.user)
-            return enter(PLATFORM)
+            return enter_as_operator(request)
         return enter(request.principal.scope() if request.principal else None)

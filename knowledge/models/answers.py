@@ -2,6 +2,7 @@ import uuid
 from typing import Any, ClassVar
 
 from django.contrib.postgres.fields import ArrayField
+from django.contrib.postgres.indexes import HashIndex
 from django.db import models
 
 from knowledge.querysets import ConversationQuerySet, OwnQuerySet, manager_of
@@ -92,6 +93,17 @@ class Answer(TenantModel):
             models.Index(fields=["tenant", "-created_at"], name="answers_of_tenant"),
             models.Index(fields=["tenant", "user", "-created_at"], name="answers_of_user"),
             models.Index(fields=["tenant", "conversation", "created_at"], name="answers_of_conversation"),
+            # The admin's list of answers by state or model.
+            models.Index(fields=["tenant", "status", "-created_at"], name="answers_by_status"),
+            models.Index(fields=["tenant", "model", "-created_at"], name="answers_by_model"),
+            # The figures of the admin's home: read from the index alone, the rows are wide.
+            models.Index(
+                fields=["tenant", "created_at"],
+                include=["user", "status", "answered", "cost_usd", "latency_ms"],
+                name="answers_figures",
+            ),
+            # How often a question was asked word for word; of any length, which a tree does not take.
+            HashIndex(fields=["question"], name="answers_by_question"),
         ]
 
     def __str__(self) -> str:

@@ -1,0 +1,148 @@
+"""Collections, sources, documents and their chunks in the admin."""
+
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.utils.translation import gettext_lazy as _
+from django.utils.translation import ngettext
+from unfold.decorators import display
+
+from knowledge.documents import change_document, delete_collection, delete_document, save_collection
+from knowledge.models import Chunk, Collection, Document, Source
+from knowledge.sources import delete_source, save_source, start_sync
+from tenants.access import Principal
+from tenants.admin_base import ReadOnlyTenantAdmin, TenantModelAdmin
+from tenants.admin_lists import DayFilter, at, choice, related, yes_or_no
+
+STATUS_COLOURS = {"indexed": "success", "failed": "danger", "pending": "warning"}
+
+
+@admin.register(Collection)
+class CollectionAdmin(TenantModelAdmin):
+    may_add = may_change = may_delete = True
+    list_display = ("name", "slug", "default_tags", "language", "content_class", "retention_days")
+    list_filter = (choice("content_class"), choice("language"))
+    search_fields = ("name", "slug")
+    prepopulated_fields = {"slug": ("name",)}
+
+    def write(self, *, obj: Any, changes: dict[str, Any], principal: Principal) -> None:
+        save_collection(collection=obj, changes=changes, principal=principal)
+
+    def remove(self, *, obj: Any, principal: Principal) -> None:
+        delete_collection(collection=obj, principal=principal)
+
+
+@admin.register(Source)
+class SourceAdmin(TenantModelAdmin):
+    may_add = may_change = may_delete = True
+    list_display = ("name", "path", "collection", "schedule", "time_zone", "enabled", at("last_synced_at"))
+    list_filter = (yes_or_no("enabled"), choice("kind"))
+    search_fields = ("name", "path")
+    readonly_fields = ("last_synced_at",)
+    autocomplete_fields = ("collection",)
+    list_select_related = ("collection",)
+    actions = ("sync",)
+
+    def write(self, *, obj: Any, changes: dict[str, Any], principal: Principal) -> None:
+        save_source(source=obj, changes=changes, principal=principal)
+
+    def remove(self, *, obj: Any, principal: Principal) -> None:
+        delete_source(source=obj, principal=principal)
+
+    @admin.action(description=_("Synchronise now"), permissions=["change"])
+    def sync(self, request: HttpRequest, queryset: QuerySet[Source]) -> None:
+        def act(source: Source) -> None:
+            start_sync(source=source, principal=self.principal(request))
+            self.record(request, "sync", source, {"name": source.name})
+
+        self.attempt_each(
+            request,
+            queryset,
+            act,
+            done=lambda n: ngettext("%(n)d source started.", "%(n)d sources started.", n) % {"n": n},
+        )
+
+
+@admin.register(Document)
+class DocumentAdmin(TenantModelAdmin):
+    may_change = may_delete = True
+    list_display = ("title", "uri", "collection", "tags", "shown_status", "chunk_count", at("created_at"))
+    list_filter = (choice("status"), ("created_at", DayFilter), related("collection"))
+    search_fields = ("title", "uri")
+    search_help_text = _("Title or path, in the newest 20,000 documents")
+    search_whole = False
+    search_ids = ("pk",)
+    ordering = ("-created_at", "-id")
+    fields = (
+        "title",
+        "tags",
+        "collection",
+        "uri",
+        "source",
+        "status",
+        "error",
+        "version",
+        "chunk_count",
+        "size",
+        "sha256",
+        "media_type",
+        "created_at",
+        "indexed_at",
+        "deleted_at",
+    )
+    readonly_fields = fields[3:]
+    autocomplete_fields = ("collection",)
+    list_select_related = ("collection",)
+    export_fields = (
+        "title",
+        "uri",
+        "collection",
+        "tags",
+        "status",
+        "error",
+        "chunk_count",
+        "size",
+        "media_type",
+        "created_at",
+        "indexed_at",
+        "deleted_at",
+    )
+
+    @display(description=_("status"), label=STATUS_COLOURS | {"deleted": "danger"})
+    def shown_status(self, document: Document) -> tuple[str, Any]:
+        if document.deleted_at:
+            return "deleted", _("deleted")
+        return document.status, document.get_status_display()
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        return super().get_queryset(request).defer("text")
+
+    def write(self, *, obj: Any, changes: dict[str, Any], principal: Principal) -> None:
+        stored = Document.objects.defer("text").select_related("collection").get(pk=obj.pk)
+        change_document(
+            document=stored,
+            principal=principal,
+            title=changes.get("title"),
+            tags=changes.get("tags"),
+            collection=changes.get("collection"),
+        )
+
+    def remove(self, *, obj: Any, principal: Principal) -> None:
+        delete_document(document=obj, principal=principal)
+
+
+@admin.register(Chunk)
+class ChunkAdmin(ReadOnlyTenantAdmin):
+    """The passages as they are searched, those of documents that the reader's role reads (the database sees to it)."""
+
+    list_display = ("document", "ordinal", "page", "tokens", "tags")
+    exclude = ("embedding", "search")
+    list_select_related = ("document",)
+    ordering = ("document_id", "ordinal")
+    drill_down = ("document__id__exact",)
+    export_fields = ("document", "ordinal", "page", "tokens", "tags", "start", "end", "text")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        return super().get_queryset(request).defer("embedding", "search", "document__text")
