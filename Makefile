@@ -26,7 +26,7 @@ PROD_SETTINGS = RAGSITE_ENVIRONMENT=prod RAGSITE_ALLOWED_HOSTS=ragsite.example \
 # What is installed, by content: a copied checkout has new times but the same needs.
 WANTED = $$(cat pyproject.toml $(CONSTRAINTS) | cksum)
 
-.PHONY: help run test test-long check format constraints python app dev
+.PHONY: help run test test-long check tour format constraints python app dev
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r name words; do \
@@ -51,6 +51,9 @@ check: dev ## ruff, mypy, import-linter, missing migrations, deploy check
 	$(BIN) -W "ignore:Got an error checking:RuntimeWarning" manage.py makemigrations --check --dry-run
 	@echo "manage.py check --deploy, as production"
 	@$(PROD_SETTINGS) $(BIN) manage.py check --deploy --fail-level WARNING
+
+tour: dev ## the pictures of the README, taken from the real pages in Chromium
+	@$(BIN) -m tests.browser.tour
 
 format: dev ## ruff's formatter and its safe fixes
 	$(BIN) -m ruff check --fix .

@@ -36,7 +36,7 @@ INSTALLED_APPS = [
     "knowledge",
     "feedback",
     "ragsite",
-    "unfold",
+    "unfold.apps.BasicAppConfig",
     "unfold.contrib.filters",
     "ragsite.admin_app.RagsiteAdminConfig",
     "django.contrib.auth",
@@ -58,7 +58,7 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "ragsite.middleware.RequestIdMiddleware",
     "django.middleware.security.SecurityMiddleware",
-    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "ragsite.static_files.StaticFilesMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -162,6 +162,7 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 10}},
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
 ]
+PASSWORD_RESET_TIMEOUT = 3600
 LOGIN_URL = "sign-in"
 LOGIN_REDIRECT_URL = "ask"
 LOGOUT_REDIRECT_URL = "sign-in"
@@ -207,16 +208,17 @@ CONTENT_SECURITY_POLICY = {
 STATIC_URL = "/static/"
 STATIC_ROOT = BASE_DIR / "staticfiles"
 STATICFILES_DIRS = [BASE_DIR / "static"]
-WHITENOISE_USE_FINDERS = ENVIRONMENT == "dev"
+WHITENOISE_USE_FINDERS = WHITENOISE_AUTOREFRESH = ENVIRONMENT == "dev"  # an edited file shows at once
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
     "staticfiles": {
         "BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"
         if ENVIRONMENT == "dev"
-        else "whitenoise.storage.CompressedManifestStaticFilesStorage"
+        else "ragsite.static_files.HashedFiles"
     },
 }
 DATA_UPLOAD_MAX_MEMORY_SIZE = 2 * 2**20
+DATA_UPLOAD_MAX_NUMBER_FIELDS = 10_000  # thirty roles with two hundred tags each
 FILE_UPLOAD_MAX_MEMORY_SIZE = 2 * 2**20
 
 # REST
@@ -254,6 +256,7 @@ SPECTACULAR_SETTINGS = {
     "ENUM_NAME_OVERRIDES": {
         "AbilityEnum": "tenants.models.Ability",
         "DocumentStatusEnum": "knowledge.models.Document.Status",
+        "DocumentRequestStatusEnum": "feedback.models.DocumentRequest.Status",
         "JobKindEnum": "knowledge.models.Job.Kind",
         "MemberStatusEnum": "tenants.models.Membership.Status",
         "SourceKindEnum": "knowledge.models.Source.Kind",
@@ -293,4 +296,47 @@ LOCALE_PATHS = [BASE_DIR / "templates" / "locale"]
 LOGGING_CONFIG = None  # configured above
 SILENCED_SYSTEM_CHECKS: list[str] = []
 TESTING = "pytest" in sys.modules
-EMAIL_BACKEND = "django.core.mail.backends.console.EmailBackend"
+
+# E-mail: the console in dev, a server by RAGSITE_EMAIL_URL, else none, and the pages say so.
+SITE_URL = CONFIG.public_url
+_mail_server = CONFIG.mail_server
+MAIL_IS_SET_UP = _mail_server is not None or ENVIRONMENT == "dev"
+DEFAULT_FROM_EMAIL = CONFIG.email_from or "ragsite <ragsite@localhost>"
+EMAIL_TIMEOUT = 10
+if _mail_server is not None:
+    EMAIL_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
+    EMAIL_HOST, EMAIL_PORT = _mail_server.host, _mail_server.port
+    EMAIL_HOST_USER, EMAIL_HOST_PASSWORD = _mail_server.username, _mail_server.password
+    EMAIL_USE_TLS, EMAIL_USE_SSL = _mail_server.tls == "starttls", _mail_server.tls == "implicit"
+else:
+    EMAIL_BACKEND = f"django.core.mail.backends.{'console' if MAIL_IS_SET_UP else 'dummy'}.EmailBackend"
+
+# The admin's look. Who sees what in it is decided in tenants/admin_base.py.
+UNFOLD = {
+    "SITE_TITLE": "ragsite",
+    "SITE_HEADER": "ragsite",
+    "SITE_SYMBOL": "quick_reference_all",
+    "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": "feedback.admin.navigation.favicon"}],
+    "SITE_URL": "feedback.admin.navigation.site_url",
+    "SHOW_VIEW_ON_SITE": False,
+    "SHOW_BACK_BUTTON": True,
+    "BORDER_RADIUS": "6px",
+    "STYLES": ["feedback.admin.navigation.stylesheet"],
+    "DASHBOARD_CALLBACK": "feedback.admin.home.add_figures",
+    "SIDEBAR": {"show_search": True, "navigation": "feedback.admin.navigation.sidebar"},
+    "COLORS": {
+        "primary": {
+            "50": "oklch(97.5% .012 213)",
+            "100": "oklch(94% .026 213)",
+            "200": "oklch(88% .046 213)",
+            "300": "oklch(80% .07 213)",
+            "400": "oklch(74% .09 213)",
+            "500": "oklch(66% .1 213)",
+            "600": "oklch(47% .085 215)",
+            "700": "oklch(41% .075 216)",
+            "800": "oklch(36% .065 217)",
+            "900": "oklch(31% .055 218)",
+            "950": "oklch(24% .04 219)",
+        }
+    },
+}

@@ -19,7 +19,7 @@ class HashedFiles(CompressedManifestStaticFilesStorage):
     )
 
 
-class StaticFilesMiddleware(WhiteNoiseMiddleware):  # type: ignore[misc]
+class StaticFilesMiddleware(WhiteNoiseMiddleware):
     """WhiteNoise's own middleware is synchronous: it would move every request into a thread and back."""
 
     sync_capable = True

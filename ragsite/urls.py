@@ -20,6 +20,7 @@ urlpatterns = [
     path("admin/", admin.site.urls),
     path("", include("tenants.urls")),
     path("", include("knowledge.urls")),
+    path("", include("feedback.urls")),
 ]
 
 if settings.ENVIRONMENT == "dev":

@@ -62,12 +62,6 @@ def csrf_failure(request: HttpRequest, reason: str = "", **_: Any) -> HttpRespon
     return render(request, "error.html", {"problem": CSRF}, status=403)
 
 
-COLOURS = (
-    "paper raised sunken line line-strong ink quiet accent accent-ink accent-soft mark mark-line alert alert-soft "
-    "good good-soft warn warn-soft"
-).split()
-
-
 def styleguide(request: HttpRequest) -> HttpResponse:
     """Every part of the design on one page; ``?dir=rtl`` shows it right to left."""
-    return render(request, "styleguide.html", {"colours": COLOURS, "direction": request.GET.get("dir")})
+    return render(request, "styleguide.html", {"direction": request.GET.get("dir")})

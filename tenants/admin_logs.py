@@ -5,13 +5,18 @@ from typing import Any
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
+from django.urls import reverse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
+from unfold.decorators import display
 
 from tenants.admin_base import ReadOnlyTenantAdmin
 from tenants.admin_lists import DayFilter, MemberFilter, at, value_filter
 from tenants.admin_operator import on_platform
 from tenants.audit import record_platform_event
 from tenants.models import AuditEvent, UsageRecord
+from tenants.templatetags.people import money
 
 
 @admin.register(AuditEvent)
@@ -65,8 +70,8 @@ class UsageRecordAdmin(ReadOnlyTenantAdmin):
         "status",
         "input_tokens",
         "output_tokens",
-        "cost_usd",
-        "latency_ms",
+        "shown_cost",
+        "shown_time",
     )
     list_filter = (
         ("created_at", DayFilter),
@@ -81,6 +86,23 @@ class UsageRecordAdmin(ReadOnlyTenantAdmin):
     search_ids = ("pk", "request_id")
     ordering = ("-created_at",)
     list_select_related = ("user",)
+    fields = (
+        "created_at",
+        "user",
+        "trace",
+        "request_id",
+        "endpoint",
+        "provider",
+        "model",
+        "kind",
+        "status",
+        "input_tokens",
+        "output_tokens",
+        "cache_read_tokens",
+        "cache_write_tokens",
+        "cost_usd",
+        "latency_ms",
+    )
     export_fields = (
         "request_id",
         "created_at",
@@ -97,3 +119,16 @@ class UsageRecordAdmin(ReadOnlyTenantAdmin):
         "cost_usd",
         "latency_ms",
     )
+
+    @display(description=_("cost"))
+    def shown_cost(self, call: UsageRecord) -> str:
+        return money(call.cost_usd)
+
+    @display(description=_("time"))
+    def shown_time(self, call: UsageRecord) -> str:
+        return f"{call.latency_ms:.0f}\u00a0ms"
+
+    @display(description=_("answer"))
+    def trace(self, call: UsageRecord) -> SafeString:
+        path = reverse("admin:knowledge_answer_change", args=[call.request_id])
+        return format_html('<a class="admin-link" href="{}">{}</a>', path, _("how it came about"))

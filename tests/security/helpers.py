@@ -5,6 +5,7 @@ import json
 import re
 import uuid
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from asgiref.sync import async_to_sync
@@ -13,13 +14,15 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 from django.db import connections
 from django.test import AsyncClient, Client
 from django.test.client import BOUNDARY, MULTIPART_CONTENT, encode_multipart
+from django.utils import timezone
 
-from feedback.models import Feedback
+from feedback.models import DocumentRequest, Feedback
 from knowledge.documents import delete_document
 from knowledge.ingestion.jobs import create_job
 from knowledge.models import Answer, Conversation, Job, Source
 from tenants.keys import create_api_key
-from tenants.models import Membership, Role
+from tenants.models import Invitation, Membership, Role
+from tenants.people import add_member, create_user
 from tenants.scope import scope
 from tests.cast import PASSWORD, Cast, Member, add_indexed, member_of
 
@@ -98,17 +101,24 @@ class Rows:
     """The id of one thing of each kind in a tenant, all of them its admin's."""
 
     member: uuid.UUID
+    member_too: uuid.UUID
     role: uuid.UUID
+    role_too: uuid.UUID
+    invitation: uuid.UUID
     api_key: uuid.UUID
     collection: uuid.UUID
     document: uuid.UUID
     untagged: uuid.UUID
+    untagged_too: uuid.UUID
     deleted: uuid.UUID
+    deleted_too: uuid.UUID
     source: uuid.UUID
+    source_too: uuid.UUID
     job: uuid.UUID
     conversation: uuid.UUID
     answer: uuid.UUID
     feedback: uuid.UUID
+    document_request: uuid.UUID
 
 
 def make_rows(cast: Cast, *, slug: str, admin: str, member: str) -> Rows:
@@ -118,6 +128,13 @@ def make_rows(cast: Cast, *, slug: str, admin: str, member: str) -> Rows:
     with scope(tenant_id=cast.tenants[slug].pk, tags=None):
         user = owner.membership.user
         role = Role.objects.create(name="auditor", tags=["audits"])
+        role_too = Role.objects.create(name="auditor 2")
+        member_too = add_member(user=create_user(username=f"leaver-of-{slug}"), role=role)
+        invitation = Invitation.objects.create(
+            email="guest@example.com",
+            role=Role.objects.get(name="helpdesk"),
+            expires_at=timezone.now() + timedelta(days=1),
+        )
         key, _ = create_api_key(principal=owner.principal, member=owner.membership, name="robot")
         deleted = add_indexed(
             collection=collection, name="old.md", tags=["runbooks"], text="# Old\n\nGone by now.\n"
@@ -126,7 +143,16 @@ def make_rows(cast: Cast, *, slug: str, admin: str, member: str) -> Rows:
         untagged = add_indexed(
             collection=collection, name="board.md", tags=[], text="# Board\n\nFor the board alone.\n"
         )
+        # For the pages' own ways to delete and restore: the API's take the others.
+        untagged_too = add_indexed(
+            collection=collection, name="board-2.md", tags=[], text="# Board 2\n\nFor the board alone, too.\n"
+        )
+        deleted_too = add_indexed(
+            collection=collection, name="old-2.md", tags=[], text="# Old 2\n\nGone by now, too.\n"
+        )
+        delete_document(document=deleted_too)
         source = Source.objects.create(name="folder", path="folder", collection=collection, tags=["runbooks"])
+        source_too = Source.objects.create(name="folder 2", path="folder-2", collection=collection, tags=[])
         job = create_job(kind=Job.Kind.REINDEX, collection=collection, user=user)
         document = cast.documents[slug]["bgp-session-down.md"]
         conversation = Conversation.objects.create(user=user, title=f"of {admin}")
@@ -141,20 +167,28 @@ def make_rows(cast: Cast, *, slug: str, admin: str, member: str) -> Rows:
             status="success",
         )
         feedback = Feedback.objects.create(answer=answer, user=user, rating=4)
+        document_request = DocumentRequest.objects.create(user=user, question=f"What does {admin} miss?")
         about = Membership.objects.get(user__username=member)
     return Rows(
         member=about.pk,
+        member_too=member_too.pk,
         role=role.pk,
+        role_too=role_too.pk,
+        invitation=invitation.pk,
         api_key=key.pk,
         collection=collection.pk,
         document=document.pk,
         untagged=untagged.pk,
+        untagged_too=untagged_too.pk,
         deleted=deleted.pk,
+        deleted_too=deleted_too.pk,
         source=source.pk,
+        source_too=source_too.pk,
         job=job.pk,
         conversation=conversation.pk,
         answer=answer.pk,
         feedback=feedback.pk,
+        document_request=document_request.pk,
     )
 
 
