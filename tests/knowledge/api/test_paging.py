@@ -17,6 +17,8 @@ def test_every_page_of_every_list_is_reached_once(shared: Any, configure: Any, t
         send(shared.ada, "post", "api-keys", {"name": f"k{number}"})
         ask(shared.ada, f"Question number {number} about nothing?")
         upload(shared.ada, f"n{number}.md")
+        send(shared.ada, "post", "document-requests", {"question": f"Where is plan {number}?"})
+        send(shared.ada, "post", "members", {"email": f"new{number}@acme.example", "role": "helpdesk"})
     wanted = {
         "collections": 7,  # and the handbook, and uploads
         "sources": 5,
@@ -25,6 +27,8 @@ def test_every_page_of_every_list_is_reached_once(shared: Any, configure: Any, t
         "documents": 10,
         "tasks": 5,
         "members": 5,
+        "invitations": 5,
+        "document-requests": 5,
         "roles": 5,
         "audit": 0,
     }
