@@ -9,7 +9,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -143,6 +143,7 @@ class _Whole:
     before: str
 
 
+@lru_cache(maxsize=32)  # asked for twice in a rendering
 def _whole_blocks(text: str) -> list[_Whole]:
     lines = [0, *(match.end() for match in re.finditer("\n", text)), len(text) + 1]
     found = []

@@ -20,6 +20,7 @@ from tenants import admin_logs
 from tenants.access import Principal
 from tenants.admin_base import PlatformModelAdmin, ReadOnlyTenantAdmin, TenantModelAdmin
 from tenants.admin_lists import DayFilter, at, choice, related, yes_or_no
+from tenants.invitations import revoke_invitation
 from tenants.keys import revoke_api_key
 from tenants.models import Ability, ApiKey, Invitation, Membership, Role, Tenant, TokenFamily, User
 from tenants.people import (
@@ -231,6 +232,16 @@ class InvitationAdmin(ReadOnlyTenantAdmin):
     search_fields = ("email",)
     exclude = ("secret_hash",)
     list_select_related = ("role", "invited_by")
+    actions = ("revoke",)
+
+    @admin.action(description=_("Revoke: the link opens nothing any more"), permissions=["view"])
+    def revoke(self, request: HttpRequest, queryset: QuerySet[Invitation]) -> None:
+        self.attempt_each(
+            request,
+            queryset,
+            lambda row: revoke_invitation(principal=self.principal(request), invitation=row),
+            done=lambda n: ngettext("%(n)d invitation revoked.", "%(n)d invitations revoked.", n) % {"n": n},
+        )
 
 
 @admin.register(ApiKey)

@@ -7,11 +7,13 @@ from typing import Any
 
 from django.contrib import messages
 from django.contrib.admin.filters import ListFilter
+from django.contrib.postgres.fields import ArrayField
 from django.core.paginator import Paginator
 from django.db.models import Model, Q, QuerySet
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.utils.translation import gettext as _
 from unfold.admin import ModelAdmin
+from unfold.widgets import UnfoldAdminTextInputWidget
 
 from ragsite.core.problems import Problem
 from tenants.access import Principal
@@ -52,6 +54,7 @@ class RagsiteModelAdmin(CsvExports, ModelAdmin):
     search_ids: tuple[str, ...] = ()
     drill_down: tuple[str, ...] = ()
     change_list_template = "admin/listing.html"
+    formfield_overrides = {ArrayField: {"widget": UnfoldAdminTextInputWidget}}  # words and commas, one line
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[Listing]:
         return Listing
@@ -85,6 +88,12 @@ class RagsiteModelAdmin(CsvExports, ModelAdmin):
                 return queryset.filter(reduce(or_, named)), False
             queryset = newest_of(queryset)
         return super().get_search_results(request, queryset, term)  # type: ignore[no-any-return]
+
+    def _get_obj_does_not_exist_redirect(
+        self, request: HttpRequest, opts: Any, object_id: str
+    ) -> HttpResponse:
+        # As on our pages: in the same words for what is absent and for what is not theirs.
+        raise Http404
 
     def response_action(self, request: HttpRequest, queryset: QuerySet[Any]) -> Any:
         # An action holds for the rows that were ticked, never for a million that nobody has looked at.

@@ -16,10 +16,11 @@ from django.utils.translation import gettext as _
 
 from tenants.access import Principal
 from tenants.admin_charts import Chart, Series
+from tenants.admin_cost_figures import Costs, cost_figures
 from tenants.admin_operator import on_platform
 from tenants.admin_periods import CHOICES, days_asked_for
 from tenants.audit import record_by, record_platform_event
-from tenants.costs import NOBODY, Asked, Group, Totals, by_day, by_field, calls_of, cost_between, total
+from tenants.costs import NOBODY, Asked, Group, Totals, by_field, calls_of, cost_between
 from tenants.exports import csv_response
 from tenants.models import Ability, Tenant, UsageRecord
 from tenants.periods import Days, month_to_date
@@ -69,10 +70,11 @@ def costs_page(request: HttpRequest) -> HttpResponseBase:
     days = days_asked_for(request.GET.get("days"))
     platform = on_platform(request)
     calls = calls_of(Asked(days=days))
-    tables = _tables(calls, days, platform=platform)
+    costs = cost_figures(calls, days)
+    tables = _tables(costs, calls, days, platform=platform)
     if "export" in request.GET:
         return _export(request, days, tables)
-    totals = total(calls)
+    totals = costs.totals
     month = month_to_date()
     context = {
         **admin.site.each_context(request),
@@ -105,21 +107,19 @@ def _calls(days: Days, **query: str) -> str:
     return f"{reverse('admin:tenants_usagerecord_changelist')}?{urlencode(period | query)}"
 
 
-def _tables(calls: "QuerySet[UsageRecord]", days: Days, *, platform: bool) -> list[Table]:
-    by_days = by_day(calls, days)
-    rows = [
-        _row(group, [each for _day, each in by_days], link="" if platform else _calls(Days(day, day)))
-        for day, group in by_days
+def _tables(costs: Costs, calls: "QuerySet[UsageRecord]", days: Days, *, platform: bool) -> list[Table]:
+    by_days = [
+        _row(group, costs.days, link="" if platform else _calls(Days(day, day)))
+        for day, group in zip(days, costs.days, strict=True)
     ]
-    tables = [Table(_("By day"), _("Day"), rows[::-1])]
+    tables = [Table(_("By day"), _("Day"), by_days[::-1])]
     if platform:
         tables.append(_by_tenant(calls))
-    for field, query, title, head in (
-        ("model", "model", _("By model"), _("Model")),
-        ("user__username", "member", _("By person"), _("Person")),
-        ("endpoint", "endpoint", _("By endpoint"), _("Endpoint")),
+    for groups, more, query, title, head in (
+        (costs.models, 0, "model", _("By model"), _("Model")),
+        (costs.people, costs.more, "member", _("By person"), _("Person")),
+        (costs.endpoints, 0, "endpoint", _("By endpoint"), _("Endpoint")),
     ):
-        groups, more = by_field(calls, field)
         named = [
             _row(
                 group,

@@ -38,7 +38,7 @@ class AuditEventAdmin(ReadOnlyTenantAdmin):
         "request_id",
     )
     search_fields = ("actor_name", "target_id", "request_id")
-    search_help_text = _("Actor, target or request id, in the newest 20,000 events")
+    search_help_text = _("Actor, target or request id, in the newest 10,000 events")
     search_whole = False
     ordering = ("-at", "-id")
 
@@ -81,7 +81,7 @@ class UsageRecordAdmin(ReadOnlyTenantAdmin):
         value_filter("status", _("status")),
     )
     search_fields = ("model",)
-    search_help_text = _("A request id, or a part of a model's name in the newest 20,000 calls")
+    search_help_text = _("A request id, or a part of a model's name in the newest 10,000 calls")
     search_whole = False
     search_ids = ("pk", "request_id")
     ordering = ("-created_at",)

@@ -30,25 +30,13 @@ class TenantTask(Task):  # type: ignore[type-arg]
         tenant_id = str(require_tenant_id())
         on_commit(lambda: self.apply_async(kwargs=kwargs, headers={"ragsite_tenant": tenant_id}))
 
-    @property
-    def _tenant(self) -> str:
-        found: str = (
-            self.request.get("ragsite_tenant") or (self.request.headers or {}).get("ragsite_tenant") or ""
-        )
-        return found
-
-    def retry(self, *args: Any, **options: Any) -> Any:
-        """Celery would send the message again without the headers that are ours."""
-        options["headers"] = {"ragsite_tenant": self._tenant}
-        return super().retry(*args, **options)
-
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        tenant_id = self._tenant
-        if not tenant_id:
+        headers = self.request.get("ragsite_tenant") or (self.request.headers or {}).get("ragsite_tenant")
+        if not headers:
             raise RuntimeError(f"{self.name} was sent without a tenant: use enqueue_on_commit().")
         with (
             request_context(new_request_id()),
-            scope(tenant_id=uuid.UUID(tenant_id), tags=None),
+            scope(tenant_id=uuid.UUID(headers), tags=None),
         ):
             return super().__call__(*args, **kwargs)
 

@@ -32,7 +32,7 @@ def site_url(request: HttpRequest) -> str | None:
 def sidebar(request: HttpRequest) -> list[dict[str, Any]]:
     """What the reader may open; groups without anything are left out."""
     groups: list[tuple[str, list[dict[str, Any] | None]]] = [
-        ("", [_page(request, _("Home"), "home", "admin:index")]),
+        ("", [_page(request, _("Home"), "home", "admin:index"), _back(request)]),
         (
             _("Review"),
             [
@@ -84,6 +84,12 @@ def sidebar(request: HttpRequest) -> list[dict[str, Any]]:
     ]
     shown = [(title, [item for item in items if item]) for title, items in groups]
     return [{"title": title, "separator": bool(title), "items": items} for title, items in shown if items]
+
+
+def _back(request: HttpRequest) -> dict[str, Any] | None:
+    path = site_url(request)
+    item = {"title": _("Back to the site"), "icon": "arrow_back", "link": path, "active": False}
+    return item if path else None
 
 
 def open_reviews() -> str:

@@ -26,7 +26,7 @@ class FeedbackAdmin(ReadOnlyTenantAdmin):
     list_filter = (RatingFilter, yes_or_no("helpful"), ("created_at", DayFilter), MemberFilter)
     search_fields = ("answer__question", "comment")
     search_help_text = _(
-        "Words of the question or the comment, in the newest 20,000 ratings, or the id of an answer"
+        "Words of the question or the comment, in the newest 10,000 ratings, or the id of an answer"
     )
     search_whole = False
     search_ids = ("pk", "answer_id")

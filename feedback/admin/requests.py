@@ -24,7 +24,7 @@ class DocumentRequestAdmin(TenantModelAdmin):
     list_display = ("shown_question", "user", "shown_status", "handled_by", at("created_at"))
     list_filter = (RequestStatusFilter, ("created_at", DayFilter), MemberFilter)
     search_fields = ("question", "note", "reply")
-    search_help_text = _("Words of question, note or reply, in the newest 20,000 requests")
+    search_help_text = _("Words of question, note or reply, in the newest 10,000 requests")
     search_whole = False
     search_ids = ("pk", "answer_id")
     list_select_related = ("user", "handled_by")

@@ -12,6 +12,7 @@ from knowledge.admin.trace import trace_answer
 from knowledge.models import Answer
 from tenants.admin_base import ReadOnlyTenantAdmin
 from tenants.admin_lists import DayFilter, MemberFilter, at, value_filter
+from tenants.admin_site import may_in_tenant
 from tenants.models import Ability
 from tenants.templatetags.people import money
 
@@ -25,6 +26,11 @@ STATUS_COLOURS = {
 }
 # What makes a row of the list kilobytes long.
 WIDE = ("standalone_question", "text", "sources", "citations", "document_ids", "timings")
+
+
+def sees_costs(request: HttpRequest) -> bool:
+    """Whoever reviews and does not manage sees answers, not what they cost."""
+    return may_in_tenant(request, Ability.MANAGE, Ability.SEE_COSTS)
 
 
 @admin.register(Answer)
@@ -48,7 +54,7 @@ class AnswerAdmin(ReadOnlyTenantAdmin):
         MemberFilter,
     )
     search_fields = ("question",)
-    search_help_text = _("Words of the newest 20,000 questions, or an id")
+    search_help_text = _("Words of the newest 10,000 questions, or an id")
     search_whole = False
     search_ids = ("pk", "conversation_id")
     list_select_related = ("user",)
@@ -80,6 +86,14 @@ class AnswerAdmin(ReadOnlyTenantAdmin):
         named = request.resolver_match.kwargs if request.resolver_match else {}
         return rows if "object_id" in named else rows.defer(*WIDE)
 
+    def get_list_display(self, request: HttpRequest) -> Any:
+        columns = super().get_list_display(request)
+        return columns if sees_costs(request) else [name for name in columns if name != "shown_cost"]
+
+    def get_export_fields(self, request: HttpRequest) -> list[str]:
+        columns = super().get_export_fields(request)
+        return columns if sees_costs(request) else [name for name in columns if name != "cost_usd"]
+
     @display(description=_("question"))
     def shown_question(self, answer: Answer) -> str:
         return answer.question[:120]
@@ -102,5 +116,5 @@ class AnswerAdmin(ReadOnlyTenantAdmin):
     ) -> HttpResponse:
         if obj is not None:
             context["trace"] = trace_answer(obj, self.principal(request))
-            context["subtitle"] = obj.question[:80]
+            context["sees_costs"] = sees_costs(request)
         return super().render_change_form(request, context, *args, obj=obj, **kwargs)  # type: ignore[no-any-return]

@@ -5,6 +5,9 @@ from typing import Any
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
+from django.urls import reverse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 from unfold.decorators import display
@@ -71,7 +74,7 @@ class DocumentAdmin(TenantModelAdmin):
     list_display = ("title", "uri", "collection", "tags", "shown_status", "chunk_count", at("created_at"))
     list_filter = (choice("status"), ("created_at", DayFilter), related("collection"))
     search_fields = ("title", "uri")
-    search_help_text = _("Title or path, in the newest 20,000 documents")
+    search_help_text = _("Title or path, in the newest 10,000 documents")
     search_whole = False
     search_ids = ("pk",)
     ordering = ("-created_at", "-id")
@@ -84,7 +87,7 @@ class DocumentAdmin(TenantModelAdmin):
         "status",
         "error",
         "version",
-        "chunk_count",
+        "passages",
         "size",
         "sha256",
         "media_type",
@@ -115,6 +118,11 @@ class DocumentAdmin(TenantModelAdmin):
         if document.deleted_at:
             return "deleted", _("deleted")
         return document.status, document.get_status_display()
+
+    @display(description=_("passages"))
+    def passages(self, document: Document) -> SafeString:
+        path = f"{reverse('admin:knowledge_chunk_changelist')}?document__id__exact={document.pk}"
+        return format_html('<a class="admin-link" href="{}">{}</a>', path, document.chunk_count)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         return super().get_queryset(request).defer("text")

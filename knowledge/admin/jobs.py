@@ -32,7 +32,7 @@ class JobAdmin(ReadOnlyTenantAdmin):
     )
     list_filter = (choice("state"), choice("kind"), ("created_at", DayFilter))
     search_fields = ("step", "error")
-    search_help_text = _("An id, or a part of step or error in the newest 20,000 jobs")
+    search_help_text = _("An id, or a part of step or error in the newest 10,000 jobs")
     search_whole = False
     search_ids = ("pk", "document_id", "source_id")
     ordering = ("-created_at", "-id")

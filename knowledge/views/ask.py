@@ -30,7 +30,7 @@ from tenants.pages import member_page, render_page, render_problem, shell_contex
 from tenants.rest import problem_of
 
 # A page stays small, however long the conversation; the rest is one link away.
-SHOWN = 8
+SHOWN = 6
 LONGEST = 200
 ASK = Ability.ASK.value
 

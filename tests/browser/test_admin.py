@@ -62,6 +62,11 @@ def enter(visitor: Visitor, username: str) -> Page:
     return visitor.page
 
 
+def press(page: Page, key: str) -> None:
+    page.wait_for_load_state()  # the keys are heard from then on
+    page.keyboard.press(key)
+
+
 def drawn(page: Page) -> int:
     """Charts with something painted on them."""
     return int(
@@ -135,24 +140,24 @@ def test_the_review_queue_is_worked_with_the_keyboard(asked: Any, visit: Any, si
     assert not ada.scrolls_sideways()
     ada.shoot(f"admin-review-{name}")
 
-    page.keyboard.press("j")
+    press(page, "j")
     expect(question).to_have_text("What is the maximum-prefix limit?")
-    page.keyboard.press("k")
+    press(page, "k")
     expect(question).to_have_text("What is the hold timer on edge routers?")
     note = page.get_by_label("Note")
     note.click()
     page.keyboard.type("rdjka are letters here")
     expect(note).to_have_value("rdjka are letters here")
     note.blur()
-    page.keyboard.press("a")
+    press(page, "a")
     expect(page.get_by_label("Assignee").locator("option:checked")).to_have_text("ada")
     expect(page.get_by_label("Note")).to_have_value("rdjka are letters here")
     # Taken up it has left the list of what is open; resolving it goes on there.
-    page.keyboard.press("r")
+    press(page, "r")
     expect(question).to_have_text("What is the maximum-prefix limit?")
-    page.keyboard.press("d")
+    press(page, "d")
     expect(question).to_have_text("Which extension?")
-    page.keyboard.press("s")
+    press(page, "s")
     page.wait_for_url("**/admin/feedback/review/**")
     expect(page.get_by_text("Nothing is left here.")).to_be_visible()
     with_status = in_a_thread(lambda: statuses(asked))
