@@ -9,7 +9,6 @@ from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
-from unfold.decorators import display
 
 from tenants.admin_base import ReadOnlyTenantAdmin
 from tenants.admin_lists import DayFilter, MemberFilter, at, value_filter
@@ -120,15 +119,15 @@ class UsageRecordAdmin(ReadOnlyTenantAdmin):
         "latency_ms",
     )
 
-    @display(description=_("cost"))
+    @admin.display(description=_("cost"))
     def shown_cost(self, call: UsageRecord) -> str:
         return money(call.cost_usd)
 
-    @display(description=_("time"))
+    @admin.display(description=_("time"))
     def shown_time(self, call: UsageRecord) -> str:
         return f"{call.latency_ms:.0f}\u00a0ms"
 
-    @display(description=_("answer"))
+    @admin.display(description=_("answer"))
     def trace(self, call: UsageRecord) -> SafeString:
         path = reverse("admin:knowledge_answer_change", args=[call.request_id])
         return format_html('<a class="admin-link" href="{}">{}</a>', path, _("how it came about"))

@@ -30,8 +30,8 @@ def is_superuser(request: HttpRequest) -> bool:
 
 
 def on_platform(request: HttpRequest) -> bool:
-    """A superuser who has chosen no tenant."""
-    return is_superuser(request) and getattr(request, "principal", None) is None
+    """A superuser who has chosen no tenant, in a request that the log tells of."""
+    return is_superuser(request) and getattr(request, "on_platform", False)
 
 
 def operator_principal(*, user: User, tenant: Tenant, address: str | None) -> Principal:
@@ -47,7 +47,7 @@ def enter_as_operator(request: Any) -> AbstractContextManager[Any]:
     request.own_principal = request.principal
     tenant = _chosen_tenant(request)
     if tenant is None:
-        request.principal = None
+        request.principal, request.on_platform = None, True
         record_unscoped(reason="superuser in the admin", actor=request.user)
         return enter(PLATFORM)
     request.principal = operator_principal(user=request.user, tenant=tenant, address=client_address(request))

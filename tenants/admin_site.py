@@ -56,7 +56,7 @@ class RagsiteAdminSite(UnfoldAdminSite):
     index_title = "Home"
 
     def has_permission(self, request: HttpRequest) -> bool:
-        return is_superuser(request) or may_in_tenant(request, Ability.MANAGE, Ability.REVIEW)
+        return on_platform(request) or may_in_tenant(request, Ability.MANAGE, Ability.REVIEW)
 
     def extra_urls(self) -> list[URLPattern]:
         return [

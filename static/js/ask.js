@@ -56,7 +56,13 @@ function pause(milliseconds, signal) {
 /** A conversation that begins on this page has its title at once, and its settings as soon as it is there. */
 function showHead(title, path) {
   const head = document.querySelector("[data-conversation-head]"), link = head.querySelector("a");
-  head.querySelector("h1").textContent = title;
+  let heading = head.querySelector("h1");
+  if (!heading) {
+    heading = document.createElement("h1");
+    heading.id = "conversation-title";
+    head.prepend(heading);
+  }
+  heading.textContent = title;
   head.hidden = false;
   link.hidden = !path;
   if (!path) return;

@@ -1,7 +1,5 @@
 """Headless Chromium against a real server on the test database."""
 
-import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,30 +8,12 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from tests.browser.chromium import ARGUMENTS, DESKTOP, find_chromium
 from tests.cast import PASSWORD
 from tests.knowledge.conftest import configure, model  # noqa: F401 (fixtures)
 
 ARTEFACTS = Path(__file__).parents[2] / "artefacts"
 expect.set_options(timeout=15_000)  # a busy machine is slow, not broken
-DESKTOP, PHONE = (1440, 900), (375, 812)
-# Without the background flags Chromium looks for its maker's servers at every start.
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-dev-shm-usage",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-
-
-def find_chromium() -> str:
-    for name in (os.environ.get("CHROMIUM", ""), "chromium", "chromium-browser", "google-chrome"):
-        if name and (found := shutil.which(name)):
-            return found
-    pytest.fail("The browser tests need Chromium: install it, or name it in CHROMIUM.")
 
 
 @dataclass

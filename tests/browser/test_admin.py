@@ -12,7 +12,8 @@ from feedback.ratings import rate_answer
 from knowledge.models import Answer
 from tenants.models import UsageRecord
 from tenants.scope import scope
-from tests.browser.conftest import DESKTOP, PHONE, Visitor
+from tests.browser.chromium import DESKTOP, PHONE
+from tests.browser.conftest import Visitor
 from tests.cast import PASSWORD
 
 pytestmark = [

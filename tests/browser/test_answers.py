@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.conftest import DESKTOP, PHONE
+from tests.browser.chromium import DESKTOP, PHONE
 from tests.browser.test_every_page import barriers
 from tests.knowledge.rows import add_answer
 from tests.stub_provider import Block, Reply, StubProvider

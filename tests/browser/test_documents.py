@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import expect
 
 from knowledge.models import Document, Job, Source
-from tests.browser.conftest import DESKTOP, PHONE
+from tests.browser.chromium import DESKTOP, PHONE
 from tests.knowledge.ingestion.test_worker_real import worker
 
 pytestmark = [

@@ -17,7 +17,7 @@ from feedback.models import DocumentRequest
 from knowledge.models import Collection, Job, Source
 from tenants.models import UsageRecord
 from tenants.scope import scope
-from tests.browser.conftest import DESKTOP, PHONE
+from tests.browser.chromium import DESKTOP, PHONE
 from tests.security.test_routes import walk
 
 pytestmark = [

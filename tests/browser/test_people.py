@@ -16,7 +16,8 @@ from playwright.sync_api import expect
 from tenants.models import Role, UsageRecord
 from tenants.people import add_member
 from tenants.scope import scope
-from tests.browser.conftest import DESKTOP, PHONE, Visitor
+from tests.browser.chromium import DESKTOP, PHONE
+from tests.browser.conftest import Visitor
 from tests.cast import PASSWORD
 from tests.tenants.conftest import tasks_at_once  # noqa: F401 (a fixture)
 

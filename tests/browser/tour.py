@@ -10,20 +10,20 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from tests.browser.conftest import ARGUMENTS, PHONE, find_chromium
-from tests.cast import PASSWORD
+from tests.browser.chromium import ARGUMENTS, PHONE, find_chromium
 
 CHECKOUT = Path(__file__).parents[2]
 IMAGES = CHECKOUT / "docs" / "images"
+PASSWORD = "demo-ragsite"  # of everybody in the demo data
 WINDOW = (1280, 860)
 START_SECONDS = 300
+READY = "ragsite is ready"
 
 QUESTION = "Which hold time do we use on eBGP sessions?"
 # What has been asked before the pictures are taken, by whom, and whether it helped.
@@ -46,31 +46,27 @@ def stack() -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="ragsite-tour-") as folder:
         # The servers of the stack run as another user when this is root: the folder must be passable.
         os.chmod(folder, 0o755)
-        process = subprocess.Popen(
-            [sys.executable, "manage.py", "up", "--port", str(port)],
-            cwd=CHECKOUT,
-            env=os.environ | {"RAGSITE_DATA": f"{folder}/data"},
-            stdout=subprocess.DEVNULL,
-        )
+        log = Path(folder) / "log"
+        with log.open("w") as output:
+            process = subprocess.Popen(
+                [sys.executable, "manage.py", "up", "--port", str(port)],
+                cwd=CHECKOUT,
+                env=os.environ | {"RAGSITE_DATA": f"{folder}/data"},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
         try:
-            address = f"http://127.0.0.1:{port}"
             deadline = time.monotonic() + START_SECONDS
-            while not answers(f"{address}/readyz"):
+            while READY not in log.read_text(
+                errors="replace"
+            ):  # said when the demo documents are indexed too
                 if process.poll() is not None or time.monotonic() > deadline:
                     raise SystemExit("The stack did not become ready: try “make run” to see why.")
                 time.sleep(1)
-            yield address
+            yield f"http://127.0.0.1:{port}"
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(timeout=60)
-
-
-def answers(address: str) -> bool:
-    try:
-        with urllib.request.urlopen(address, timeout=5) as response:
-            return bool(response.status == 200)
-    except OSError:
-        return False
 
 
 class Walk:

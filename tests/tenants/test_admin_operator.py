@@ -28,6 +28,14 @@ def test_a_visit_to_the_platform_is_audited(people: Any) -> None:
     assert told(tenant=None, actor_name="root") == ["platform.unscoped"]
 
 
+def test_a_superusers_session_with_a_bad_credential_beside_it_is_nobodys(cast: Any) -> None:
+    root = operator()
+    for path in ("/admin/", url_of(Price, "changelist"), url_of(User, "changelist"), reverse("admin:costs")):
+        refused = root.get(path, headers={"authorization": "Bearer nonsense"}, follow=True)
+        assert refused.status_code == 403, path
+    assert told(tenant=None, actor_name="root") == []
+
+
 def test_inside_a_tenant_a_banner_says_so_and_leads_out(cast: Any) -> None:
     root = operator()
     text = root.get("/admin/").content.decode()
