@@ -34,7 +34,7 @@ class Preview:
     Attributes:
         shown: passages that the role would get and that the one who looks may read too, each with an excerpt.
         beyond: how many more the role would get that the one who looks may not read.
-        hidden: passages that the one who looks gets for the question, and the role does not.
+        hidden: of each document that the one who looks gets for the question and the role may not read, a passage.
         answered: whether the evidence would suffice for an answer.
     """
 
@@ -59,7 +59,7 @@ def preview_role(*, role: Role, question: str, principal: Principal) -> Preview:
     return Preview(
         shown=[(p, excerpt_of(source_object(p))) for p in theirs if p.document_id in readable],
         beyond=sum(passage.document_id not in readable for passage in theirs),
-        hidden=[passage for passage in mine if passage.document_id not in open_to_role],
+        hidden=list({p.document_id: p for p in mine if p.document_id not in open_to_role}.values()),
         answered=judge_evidence(passages=theirs, config=config) >= config.evidence_floor,
     )
 
