@@ -14,6 +14,8 @@ def serve() -> Iterator[str]:
     """Serves the application on a free port of the loopback address; yields its URL."""
     from django.core.asgi import get_asgi_application
 
+    import ragsite.celery  # noqa: F401  tasks that the site sends go to our broker, whichever test ran before
+
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     listener.listen(128)
