@@ -12,7 +12,8 @@ from django.utils import timezone
 from knowledge.embedding.base import Embedder, Vectors
 from knowledge.ingestion.chunk import ChunkSpan, chunk_document
 from knowledge.ingestion.diff import diff_chunks, embedded_text, hash_chunk
-from knowledge.ingestion.parse import ParsedDocument, ParseError, ParseLimits, media_type_of, parse_document
+from knowledge.ingestion.parse import ParsedDocument, ParseError, ParseLimits, media_type_of
+from knowledge.ingestion.sandbox import parse_in_sandbox
 from knowledge.ingestion.storage import delete_original
 from knowledge.models import Chunk, Corpus, Document
 from ragsite.core.config import config
@@ -46,7 +47,14 @@ class Original:
 
 
 def parse_limits() -> ParseLimits:
-    return ParseLimits(max_bytes=config().max_upload_bytes)
+    return ParseLimits(
+        max_bytes=config().max_upload_bytes,
+        max_unpacked_bytes=config().parse_unpacked_bytes,
+        max_pages=config().parse_pages,
+        cpu_seconds=config().parse_cpu_seconds,
+        wall_seconds=config().parse_seconds,
+        memory_bytes=config().parse_memory_bytes,
+    )
 
 
 def index_document(
@@ -69,7 +77,12 @@ def index_document(
     Raises:
         ParseError: the file cannot be read; the document's old chunks stay.
     """
-    parsed = parse_document(data=original.data, filename=original.filename, limits=parse_limits())
+    parsed = parse_in_sandbox(
+        data=original.data,
+        filename=original.filename,
+        limits=parse_limits(),
+        on_tick=lambda: on_progress(0.0),  # where a cancelled job ends
+    )
     title = (title or parsed.title)[:500]
     on_progress(0.05)
     spans = chunk_document(parsed, count_tokens=embedder.count_tokens)

@@ -1,24 +1,18 @@
 """From bytes to readable text: finds the format, checks the limits, and calls that format's parser.
 
-Pure: nothing here touches the database, the network or the file system. Parsing hostile files is still work
-for a child process with bounded memory and time, which the caller starts.
+Pure: nothing here touches the database, the network or the file system. Parsing hostile files is work for a
+child process with bounded memory and time: `sandbox.py` is how the rest of the house calls this. The parsers
+and their libraries are imported when they are first needed, so that a process that only asks for a file's
+kind carries none of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import PurePath
 
 from knowledge.ingestion.formats.base import Block, Heading, ParsedDocument, ParseError, ParseLimits
-from knowledge.ingestion.formats.config import parse_config
-from knowledge.ingestion.formats.csv import parse_csv
-from knowledge.ingestion.formats.docx import parse_docx
-from knowledge.ingestion.formats.html import parse_html
-from knowledge.ingestion.formats.markdown import parse_markdown
-from knowledge.ingestion.formats.pdf import parse_pdf
-from knowledge.ingestion.formats.rst import parse_rst
-from knowledge.ingestion.formats.source import parse_source
-from knowledge.ingestion.formats.text import parse_log, parse_text
 
 __all__ = [
     "SUPPORTED_EXTENSIONS",
@@ -27,8 +21,10 @@ __all__ = [
     "ParseError",
     "ParseLimits",
     "ParsedDocument",
+    "load_parsers",
     "media_type_of",
     "parse_document",
+    "recognise_document",
 ]
 
 _PDF = "application/pdf"
@@ -36,7 +32,22 @@ _DOCX = "application/vnd.openxmlformats-officedocument.wordprocessingml.document
 _CONFIG = "text/x-config"
 _SOURCE = "text/x-source"
 
-_Parser = Callable[..., ParsedDocument]
+# A parser's module and function below knowledge.ingestion.formats.
+_PARSERS = {
+    name: (f"knowledge.ingestion.formats.{module}", function)
+    for name, module, function in (
+        ("text", "text", "parse_text"),
+        ("log", "text", "parse_log"),
+        ("markdown", "markdown", "parse_markdown"),
+        ("rst", "rst", "parse_rst"),
+        ("html", "html", "parse_html"),
+        ("pdf", "pdf", "parse_pdf"),
+        ("docx", "docx", "parse_docx"),
+        ("csv", "csv", "parse_csv"),
+        ("config", "config", "parse_config"),
+        ("source", "source", "parse_source"),
+    )
+}
 
 _CONFIG_ENDINGS = """
 ini conf cfg config junos set ios nxos eos cli acl rules rsc tf tfvars hcl j2 properties env service yang mib
@@ -44,42 +55,42 @@ ini conf cfg config junos set ios nxos eos cli acl rules rsc tf tfvars hcl j2 pr
 _SOURCE_ENDINGS = """
 ts tsx jsx go rs c h cc cpp hpp java kt rb pl php lua ps1 bash tcl mk dockerfile proto css
 """
-# Ending → (media type, parser). Files of one family without a registered type share one of ours.
-_FORMATS: dict[str, tuple[str, _Parser]] = {
-    ".txt": ("text/plain", parse_text),
-    ".text": ("text/plain", parse_text),
-    ".log": ("text/x-log", parse_log),
-    ".md": ("text/markdown", parse_markdown),
-    ".markdown": ("text/markdown", parse_markdown),
-    ".rst": ("text/x-rst", parse_rst),
-    ".html": ("text/html", parse_html),
-    ".htm": ("text/html", parse_html),
-    ".pdf": (_PDF, parse_pdf),
-    ".docx": (_DOCX, parse_docx),
-    ".csv": ("text/csv", parse_csv),
-    ".tsv": ("text/tab-separated-values", parse_csv),
-    ".json": ("application/json", parse_config),
-    ".yaml": ("application/yaml", parse_config),
-    ".yml": ("application/yaml", parse_config),
-    ".toml": ("application/toml", parse_config),
-    ".xml": ("application/xml", parse_config),
-    ".sql": ("application/sql", parse_source),
-    ".py": ("text/x-python", parse_source),
-    ".js": ("text/javascript", parse_source),
-    ".sh": ("application/x-sh", parse_source),
-    **dict.fromkeys((f".{ending}" for ending in _CONFIG_ENDINGS.split()), (_CONFIG, parse_config)),
-    **dict.fromkeys((f".{ending}" for ending in _SOURCE_ENDINGS.split()), (_SOURCE, parse_source)),
+# Ending → (media type, name of the parser). Files of one family without a registered type share one of ours.
+_FORMATS: dict[str, tuple[str, str]] = {
+    ".txt": ("text/plain", "text"),
+    ".text": ("text/plain", "text"),
+    ".log": ("text/x-log", "log"),
+    ".md": ("text/markdown", "markdown"),
+    ".markdown": ("text/markdown", "markdown"),
+    ".rst": ("text/x-rst", "rst"),
+    ".html": ("text/html", "html"),
+    ".htm": ("text/html", "html"),
+    ".pdf": (_PDF, "pdf"),
+    ".docx": (_DOCX, "docx"),
+    ".csv": ("text/csv", "csv"),
+    ".tsv": ("text/tab-separated-values", "csv"),
+    ".json": ("application/json", "config"),
+    ".yaml": ("application/yaml", "config"),
+    ".yml": ("application/yaml", "config"),
+    ".toml": ("application/toml", "config"),
+    ".xml": ("application/xml", "config"),
+    ".sql": ("application/sql", "source"),
+    ".py": ("text/x-python", "source"),
+    ".js": ("text/javascript", "source"),
+    ".sh": ("application/x-sh", "source"),
+    **dict.fromkeys((f".{ending}" for ending in _CONFIG_ENDINGS.split()), (_CONFIG, "config")),
+    **dict.fromkeys((f".{ending}" for ending in _SOURCE_ENDINGS.split()), (_SOURCE, "source")),
 }
 # Files known by their whole name.
-_NAMES: dict[str, tuple[str, _Parser]] = {
-    "dockerfile": (_SOURCE, parse_source),
-    "containerfile": (_SOURCE, parse_source),
-    "makefile": (_SOURCE, parse_source),
-    "jenkinsfile": (_SOURCE, parse_source),
-    "vagrantfile": (_SOURCE, parse_source),
-    "readme": ("text/plain", parse_text),
-    "changelog": ("text/plain", parse_text),
-    "license": ("text/plain", parse_text),
+_NAMES: dict[str, tuple[str, str]] = {
+    "dockerfile": (_SOURCE, "source"),
+    "containerfile": (_SOURCE, "source"),
+    "makefile": (_SOURCE, "source"),
+    "jenkinsfile": (_SOURCE, "source"),
+    "vagrantfile": (_SOURCE, "source"),
+    "readme": ("text/plain", "text"),
+    "changelog": ("text/plain", "text"),
+    "license": ("text/plain", "text"),
 }
 
 SUPPORTED_EXTENSIONS: frozenset[str] = frozenset(_FORMATS)
@@ -131,11 +142,9 @@ def media_type_of(*, filename: str, data: bytes) -> str:
     return media_type
 
 
-def parse_document(*, data: bytes, filename: str, limits: ParseLimits = ParseLimits()) -> ParsedDocument:  # noqa: B008
-    """The readable text of a file with its title, sections, blocks and pages.
-
-    `filename` is only read, never opened; folders in it are ignored. Raises ParseError, whose message says
-    what to do.
+def recognise_document(*, data: bytes, filename: str, limits: ParseLimits) -> str:
+    """The media type of a file that is worth parsing. Raises ParseError for one that is too large, empty, of
+    no supported kind, or not what its name says.
     """
     name = PurePath(filename).name
     if len(data) > limits.max_bytes:
@@ -144,14 +153,37 @@ def parse_document(*, data: bytes, filename: str, limits: ParseLimits = ParseLim
             f"{name} is {len(data) / 2**20:,.1f} MB, more than the {limits.max_bytes / 2**20:,.0f} MB "
             "allowed: split it and upload the parts.",
         )
-    _, parser = _find_format(name)
+    _find_format(name)
     if not data.strip():
         raise ParseError("empty", f"{name} is empty: upload a file that holds text.")
-    media_type = media_type_of(filename=name, data=data)
+    return media_type_of(filename=name, data=data)
+
+
+def parse_document(*, data: bytes, filename: str, limits: ParseLimits = ParseLimits()) -> ParsedDocument:  # noqa: B008
+    """The readable text of a file with its title, sections, blocks and pages.
+
+    `filename` is only read, never opened; folders in it are ignored. Raises ParseError, whose message says
+    what to do.
+    """
+    name = PurePath(filename).name
+    media_type = recognise_document(data=data, filename=name, limits=limits)
+    parser = _load_parser(_find_format(name)[1])
     return parser(data, filename=name, media_type=media_type, limits=limits)
 
 
-def _find_format(name: str) -> tuple[str, _Parser]:
+def load_parsers() -> None:
+    """Imports every parser with its libraries, for a process that will fork one child a document."""
+    for name in _PARSERS:
+        _load_parser(name)
+
+
+def _load_parser(name: str) -> Callable[..., ParsedDocument]:
+    module, function = _PARSERS[name]
+    parser: Callable[..., ParsedDocument] = getattr(import_module(module), function)
+    return parser
+
+
+def _find_format(name: str) -> tuple[str, str]:
     lowered = name.lower()
     found = _FORMATS.get(PurePath(lowered).suffix) or _NAMES.get(lowered.split(".")[0])
     if found is None:

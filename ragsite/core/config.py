@@ -114,6 +114,11 @@ class Config(BaseSettings):
 
     ingest_root: Path | None = None
     max_upload_bytes: int = Field(default=50 * 2**20, ge=1024)
+    parse_cpu_seconds: int = Field(default=60, ge=1)
+    parse_seconds: float = Field(default=120, ge=1)
+    parse_memory_bytes: int = Field(default=2**30, ge=128 * 2**20)
+    parse_unpacked_bytes: int = Field(default=500 * 2**20, ge=2**20)
+    parse_pages: int = Field(default=2000, ge=1)
 
     answer_cache_seconds: int = Field(default=3600, ge=0)
     access_token_minutes: int = Field(default=15, ge=1, le=24 * 60)

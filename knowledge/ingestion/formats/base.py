@@ -49,22 +49,45 @@ class ParsedDocument:
 
 @dataclass(frozen=True)
 class ParseLimits:
-    """Upper bounds, checked before the work they bound is done wherever the format allows it."""
+    """Upper bounds, checked before the work they bound is done wherever the format allows it.
+
+    The last three bound the child process that parses: processor time, time on the clock, and the memory it
+    may take, its own libraries included.
+    """
 
     max_bytes: int = 50 * 2**20
     max_unpacked_bytes: int = 500 * 2**20
     max_pages: int = 2000
     max_entries: int = 10_000
     max_characters: int = 20_000_000
+    cpu_seconds: int = 60
+    wall_seconds: float = 120
+    memory_bytes: int = 2**30
 
 
 class ParseError(Exception):
     """A document that cannot be read. Never retried: the same bytes fail again.
 
-    `code` is one of too_large, unsupported_type, wrong_type, empty, no_text, encrypted, damaged; the message
-    is one sentence for the person who uploaded the file.
+    `code` is one of CODES; the message is one sentence for the person who uploaded the file. The last four
+    say how a parser ended that was run in a process of its own.
     """
 
+    CODES = frozenset(
+        [
+            "too_large",
+            "unsupported_type",
+            "wrong_type",
+            "empty",
+            "no_text",
+            "encrypted",
+            "damaged",
+            "too_deep",
+            "out_of_memory",
+            "too_slow",
+            "crashed",
+            "too_much_output",
+        ]
+    )
     permanent = True
 
     def __init__(self, code: str, message: str) -> None:
@@ -75,13 +98,14 @@ class ParseError(Exception):
 _LINE_END = re.compile(r"\r\n?|[\x0b\x0c\x85\u2028\u2029]")
 _TERMINAL_ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 # C0 and C1 controls but tab and newline, the byte order mark, and the noncharacters. PostgreSQL refuses NUL.
-_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\ufeff\ufffe\uffff]")
+# A lone surrogate (JSON's \\ud800) cannot be stored either.
+CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\ufeff\ufffe\uffff\ud800-\udfff]")
 
 
 def clean_text(text: str) -> str:
     """The text in NFC, with \\n as the only line end and without NUL and other control characters."""
     text = _LINE_END.sub("\n", text)
-    text = _CONTROL.sub("", _TERMINAL_ESCAPE.sub("", text))
+    text = CONTROL.sub("", _TERMINAL_ESCAPE.sub("", text))
     return text if unicodedata.is_normalized("NFC", text) else unicodedata.normalize("NFC", text)
 
 
