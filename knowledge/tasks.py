@@ -7,7 +7,7 @@ from celery import shared_task
 from django.utils import timezone
 
 from knowledge.documents import erase_deleted
-from knowledge.embedding.sentence_transformers import embedder
+from knowledge.embedding.factory import embedder
 from knowledge.ingestion.jobs import create_job, find_abandoned_jobs, give_up_on_job, send_job_again
 from knowledge.ingestion.run import run_claimed_job
 from knowledge.models import Job, Source

@@ -14,7 +14,7 @@ from django.views.decorators.http import require_GET
 from django_redis import get_redis_connection
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from knowledge.embedding.sentence_transformers import embedder, is_loaded
+from knowledge.embedding.factory import embedder, is_loaded
 from ragsite.celery import app
 from ragsite.core.config import config
 from ragsite.core.hops import run_db

@@ -6,7 +6,7 @@ from typing import Any
 from django.test import Client
 
 from knowledge.documents import save_collection
-from knowledge.embedding.sentence_transformers import embedder
+from knowledge.embedding.factory import embedder
 from knowledge.ingestion.index import Original, index_document
 from knowledge.ingestion.storage import store_original
 from knowledge.llm.prices import DEFAULT_PRICES

@@ -21,7 +21,7 @@ from knowledge.answering.prompt import build_prompt
 from knowledge.answering.record import answer_object, conversation_turns, store_answer
 from knowledge.answering.rewrite import rewrite_question
 from knowledge.config import AnswerConfig
-from knowledge.embedding.sentence_transformers import embedder
+from knowledge.embedding.factory import embedder
 from knowledge.llm.base import Finished, Passage, ProviderError, Turn, Usage
 from knowledge.llm.extractive import NOTICE
 from knowledge.llm.gateway import Attempt, Gateway, Restarted

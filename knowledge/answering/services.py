@@ -7,7 +7,7 @@ from weakref import WeakKeyDictionary
 from asgiref.sync import sync_to_async
 
 from knowledge.embedding.base import Vectors
-from knowledge.embedding.sentence_transformers import embedder
+from knowledge.embedding.factory import embedder
 from knowledge.llm.base import Provider
 from knowledge.llm.extractive import ExtractiveProvider
 from knowledge.llm.gateway import Gateway, RetryPolicy

@@ -3,17 +3,14 @@
 import os
 import threading
 from collections.abc import Sequence
-from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-import structlog
 
-from knowledge.embedding.base import Embedder, Vectors
+from knowledge.embedding.base import Vectors
+from knowledge.embedding.factory import embedder as embedder  # its old place
 from ragsite.core.config import config
-
-logger = structlog.get_logger(__name__)
 
 BATCH = 32
 BUNDLED = "all-MiniLM-L6-v2"
@@ -64,23 +61,3 @@ class SentenceTransformerEmbedder:
     def count_tokens(self, text: str) -> int:
         encoded = self._tokenizer(text, add_special_tokens=False, truncation=False, verbose=False)
         return len(encoded["input_ids"])
-
-
-_lock = threading.Lock()
-
-
-@cache
-def _load(name: str) -> SentenceTransformerEmbedder:
-    logger.info("loading the embedding model", model=name)
-    return SentenceTransformerEmbedder(name)
-
-
-def embedder() -> Embedder:
-    """The configured embedder of this process; the first call loads it (a second or two)."""
-    with _lock:
-        return _load(config().embedding_model)
-
-
-def is_loaded() -> bool:
-    """Whether a first question would not have to wait for the model."""
-    return _load.cache_info().currsize > 0

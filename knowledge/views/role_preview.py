@@ -13,7 +13,7 @@ from django.views.decorators.http import require_GET
 from knowledge.answering.journey import source_object
 from knowledge.config import answer_config
 from knowledge.embedding.base import Vectors
-from knowledge.embedding.sentence_transformers import embedder
+from knowledge.embedding.factory import embedder
 from knowledge.models import Document
 from knowledge.rendering import excerpt_of
 from knowledge.retrieval.base import Filters, FoundPassage

@@ -39,7 +39,7 @@ def run_jobs(in_acme: Any) -> Any:
     """Does the work of every job that waits, here and now."""
 
     def work() -> int:
-        from knowledge.embedding.sentence_transformers import embedder
+        from knowledge.embedding.factory import embedder
         from knowledge.ingestion.run import run_claimed_job
 
         waiting = list(Job.objects.filter(state=Job.State.PENDING).values_list("pk", flat=True))

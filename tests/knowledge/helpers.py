@@ -50,7 +50,7 @@ def upload(
 
 def run_job(member: Member, task_id: str) -> dict[str, Any]:
     """Does a job's work here and now, and returns the job as its maker sees it."""
-    from knowledge.embedding.sentence_transformers import embedder
+    from knowledge.embedding.factory import embedder
     from knowledge.ingestion.run import run_claimed_job
     from tenants.scope import scope
 

@@ -11,7 +11,7 @@ from django.test import Client
 from django.utils import timezone
 
 from knowledge.documents import clean_path
-from knowledge.embedding.sentence_transformers import embedder
+from knowledge.embedding.factory import embedder
 from knowledge.ingestion.run import run_claimed_job
 from knowledge.models import Document, Job
 from tenants.models import AuditEvent

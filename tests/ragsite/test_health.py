@@ -14,7 +14,7 @@ def fail() -> str:
 
 
 def test_health_tells_what_works(client: Any, monkeypatch: Any) -> None:
-    from knowledge.embedding.sentence_transformers import embedder
+    from knowledge.embedding.factory import embedder
 
     embedder()
     body = client.get("/health").json()

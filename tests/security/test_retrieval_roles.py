@@ -7,7 +7,7 @@ import pytest
 from django.db import connection, connections
 from pgvector import Vector
 
-from knowledge.embedding.sentence_transformers import embedder
+from knowledge.embedding.factory import embedder
 from knowledge.models import Chunk, Document
 from knowledge.retrieval.keyword import question_lexemes, search_keywords
 from knowledge.retrieval.vector import search_vectors

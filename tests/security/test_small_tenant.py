@@ -9,7 +9,7 @@ from django.db import connections
 from django.db.models import Value
 
 from knowledge.config import RetrievalConfig
-from knowledge.embedding.sentence_transformers import embedder
+from knowledge.embedding.factory import embedder
 from knowledge.models import Chunk, Collection, Document
 from knowledge.retrieval.base import Filters
 from knowledge.retrieval.keyword import question_lexemes, search_keywords

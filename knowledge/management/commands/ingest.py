@@ -7,7 +7,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from knowledge.documents import Upload, add_document, default_collection, save_collection
-from knowledge.embedding.sentence_transformers import embedder
+from knowledge.embedding.factory import embedder
 from knowledge.ingestion.run import run_claimed_job
 from knowledge.models import Collection, Job
 from knowledge.sources import source_of_folder, start_sync

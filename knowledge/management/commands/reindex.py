@@ -5,7 +5,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from knowledge.embedding.sentence_transformers import embedder
+from knowledge.embedding.factory import embedder
 from knowledge.ingestion.jobs import create_job
 from knowledge.ingestion.run import run_claimed_job
 from knowledge.models import Collection, Job

@@ -7,7 +7,7 @@ import yaml
 from django.core.management.base import BaseCommand, CommandError
 
 from knowledge.documents import save_collection
-from knowledge.embedding.sentence_transformers import embedder
+from knowledge.embedding.factory import embedder
 from knowledge.ingestion.index import Original, index_document
 from knowledge.ingestion.storage import read_original, store_original
 from knowledge.models import Collection, Document

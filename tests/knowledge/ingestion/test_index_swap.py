@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from knowledge.embedding.sentence_transformers import embedder
+from knowledge.embedding.factory import embedder
 from knowledge.ingestion.index import Original, index_document
 from knowledge.ingestion.parse import ParseError
 from knowledge.ingestion.storage import store_original

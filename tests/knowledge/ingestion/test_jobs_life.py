@@ -10,7 +10,7 @@ import pytest
 from django.db import connections
 from django.utils import timezone
 
-from knowledge.embedding.sentence_transformers import embedder
+from knowledge.embedding.factory import embedder
 from knowledge.ingestion import jobs
 from knowledge.ingestion.jobs import JobLost, claim_job, find_abandoned_jobs, retry_job
 from knowledge.ingestion.run import run_claimed_job

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from knowledge.embedding.sentence_transformers import embedder
+from knowledge.embedding.factory import embedder
 from knowledge.ingestion.run import run_claimed_job
 from knowledge.models import Chunk, Collection, Document, Job
 from knowledge.sources import source_of_folder

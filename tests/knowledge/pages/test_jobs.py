@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from knowledge.embedding.sentence_transformers import embedder
+from knowledge.embedding.factory import embedder
 from knowledge.ingestion.run import run_claimed_job
 from knowledge.models import Document, Job, Source
 from knowledge.views.shown_jobs import describe_seconds

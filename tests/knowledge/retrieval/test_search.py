@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from knowledge.config import RetrievalConfig
-from knowledge.embedding.sentence_transformers import embedder
+from knowledge.embedding.factory import embedder
 from knowledge.models import Chunk, Document
 from knowledge.retrieval.base import Filters, FoundPassage
 from knowledge.retrieval.search import search_passages
