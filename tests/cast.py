@@ -1,11 +1,14 @@
 """The fixed cast of the tests: two tenants with the same people as the demo data, and small documents of their own."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from django.test import Client
 
 from knowledge.documents import save_collection
+from knowledge.embedding.base import Vectors
 from knowledge.embedding.factory import embedder
 from knowledge.ingestion.index import Original, index_document
 from knowledge.ingestion.storage import store_original
@@ -103,6 +106,30 @@ class Cast:
         raise AttributeError(name)
 
 
+@cache
+def _embed(name: str, texts: tuple[str, ...]) -> Vectors:
+    vectors = embedder().embed(texts)
+    vectors.setflags(write=False)
+    return vectors
+
+
+class RememberingEmbedder:
+    """The configured model, which is asked once for the documents of the cast: they are the same in every test.
+
+    It is for what the tests find already indexed. What a test itself indexes or asks goes to the model.
+    """
+
+    def __init__(self) -> None:
+        self.name = embedder().name
+        self.dimensions = embedder().dimensions
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        return _embed(self.name, tuple(texts))
+
+    def count_tokens(self, text: str) -> int:
+        return embedder().count_tokens(text)
+
+
 def make_cast() -> Cast:
     cast = Cast()
     Price.objects.using("owner").bulk_create(
@@ -160,7 +187,7 @@ def add_indexed(*, collection: Collection, name: str, tags: list[str], text: str
     index_document(
         document=document,
         original=Original(data=data, filename=name, stored_name=stored),
-        embedder=embedder(),
+        embedder=RememberingEmbedder(),
     )
     document.refresh_from_db()
     return document

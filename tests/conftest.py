@@ -10,7 +10,12 @@ import pytest
 
 def pytest_configure(config: pytest.Config) -> None:
     from django.conf import settings
+    from django.test import TransactionTestCase
 
+    from tests.emptying import empty_database
+
+    # What pytest-django does after a test whose transactions were real.
+    TransactionTestCase._fixture_teardown = lambda self: empty_database()
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # Argon2 is slow on purpose
     settings.HOPS_IN_CALLING_THREAD = True
     settings.WHITENOISE_AUTOREFRESH = True

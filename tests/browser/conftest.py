@@ -1,5 +1,6 @@
 """Headless Chromium against a real server on the test database."""
 
+import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,14 +60,46 @@ class Visitor:
         self.page.screenshot(path=ARTEFACTS / f"{name}.png")
 
 
-@pytest.fixture
-def browser(live_site: str) -> Iterator[Browser]:
-    # One for each test, started after the database's fixtures and gone before they end: Playwright's event loop runs
-    # in this thread, and Django refuses to touch the database beside a running loop.
+class HiddenLoop:
+    """Playwright's event loop, which runs in this thread for as long as Playwright does.
+
+    Django refuses to touch the database beside a running loop, so it is put out of sight except while a test has its
+    windows: before, the database is filled, and after, emptied. Inside of a test Django goes on refusing.
+    """
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.hide()
+
+    def hide(self) -> None:
+        asyncio._set_running_loop(None)
+
+    def show(self) -> None:
+        asyncio._set_running_loop(self._loop)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[tuple[Browser, HiddenLoop]]:
+    """One for the run: it takes a second to start, and windows of different contexts share nothing."""
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=find_chromium(), args=ARGUMENTS)
-        yield browser
-        browser.close()
+        launched = playwright.chromium.launch(executable_path=find_chromium(), args=ARGUMENTS)
+        loop = HiddenLoop()
+        yield launched, loop
+        loop.show()
+        launched.close()
+
+
+@pytest.fixture
+def browser(live_site: str, chromium: tuple[Browser, HiddenLoop]) -> Iterator[Browser]:
+    # After the database's fixtures, and gone before they end.
+    launched, loop = chromium
+    loop.show()
+    try:
+        yield launched
+        for context in launched.contexts:
+            context.close()
+    finally:
+        loop.hide()
 
 
 @pytest.fixture

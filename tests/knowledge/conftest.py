@@ -11,15 +11,14 @@ from tests.stub_provider import StubProvider
 @pytest.fixture(scope="module")
 def shared(django_db_setup: None, django_db_blocker: Any) -> Iterator[Any]:
     """``cast``, made once for a module whose tests do not disturb each other; such a module has no django_db mark."""
-    from django.core.management import call_command
-
     from tests.cast import make_cast
+    from tests.emptying import empty_database
 
     with django_db_blocker.unblock():
         try:
             yield make_cast()
         finally:
-            call_command("flush", database="owner", interactive=False, verbosity=0, inhibit_post_migrate=True)
+            empty_database()
 
 
 @pytest.fixture
