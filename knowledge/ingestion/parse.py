@@ -21,6 +21,7 @@ __all__ = [
     "ParseError",
     "ParseLimits",
     "ParsedDocument",
+    "is_read_by_native_code",
     "load_parsers",
     "media_type_of",
     "parse_document",
@@ -28,7 +29,18 @@ __all__ = [
 ]
 
 _PDF = "application/pdf"
-_DOCX = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
+_OFFICE = "application/vnd.openxmlformats-officedocument."
+_DOCX = _OFFICE + "wordprocessingml.document"
+_PPTX = _OFFICE + "presentationml.presentation"
+_XLSX = _OFFICE + "spreadsheetml.sheet"
+_EPUB = "application/epub+zip"
+# What each archive is called, and what is said of its predecessor.
+_ARCHIVES = {
+    _DOCX: ("a Word document", "an old Word document", ".docx"),
+    _PPTX: ("a PowerPoint presentation", "an old PowerPoint presentation", ".pptx"),
+    _XLSX: ("an Excel workbook", "an old Excel workbook", ".xlsx"),
+    _EPUB: ("an EPUB book", "an old office document", ".epub"),
+}
 _CONFIG = "text/x-config"
 _SOURCE = "text/x-source"
 
@@ -43,11 +55,21 @@ _PARSERS = {
         ("html", "html", "parse_html"),
         ("pdf", "pdf", "parse_pdf"),
         ("docx", "docx", "parse_docx"),
+        ("pptx", "pptx", "parse_pptx"),
+        ("xlsx", "xlsx", "parse_xlsx"),
+        ("epub", "epub", "parse_epub"),
+        ("eml", "eml", "parse_eml"),
+        ("ipynb", "ipynb", "parse_ipynb"),
         ("csv", "csv", "parse_csv"),
+        ("json", "data", "parse_json"),
+        ("jsonl", "data", "parse_jsonl"),
         ("config", "config", "parse_config"),
         ("source", "source", "parse_source"),
     )
 }
+
+# Parsers that hand the file to libraries written in C or C++.
+_NATIVE = {"html", "pdf", "docx", "pptx", "xlsx", "epub", "eml"}
 
 _CONFIG_ENDINGS = """
 ini conf cfg config junos set ios nxos eos cli acl rules rsc tf tfvars hcl j2 properties env service yang mib
@@ -69,7 +91,14 @@ _FORMATS: dict[str, tuple[str, str]] = {
     ".docx": (_DOCX, "docx"),
     ".csv": ("text/csv", "csv"),
     ".tsv": ("text/tab-separated-values", "csv"),
-    ".json": ("application/json", "config"),
+    ".pptx": (_PPTX, "pptx"),
+    ".xlsx": (_XLSX, "xlsx"),
+    ".epub": (_EPUB, "epub"),
+    ".eml": ("message/rfc822", "eml"),
+    ".ipynb": ("application/x-ipynb+json", "ipynb"),
+    ".json": ("application/json", "json"),
+    ".jsonl": ("application/jsonl", "jsonl"),
+    ".ndjson": ("application/jsonl", "jsonl"),
     ".yaml": ("application/yaml", "config"),
     ".yml": ("application/yaml", "config"),
     ".toml": ("application/toml", "config"),
@@ -121,7 +150,7 @@ _SIGNATURES = (
 def media_type_of(*, filename: str, data: bytes) -> str:
     """The media type of a file: by its name, checked against its first bytes.
 
-    Raises ParseError unsupported_type (naming the supported endings), wrong_type and, for .docx, encrypted.
+    Raises ParseError unsupported_type (naming the supported endings), wrong_type and, for office files, encrypted.
     """
     name = PurePath(filename).name
     media_type, _ = _find_format(name)
@@ -130,8 +159,8 @@ def media_type_of(*, filename: str, data: bytes) -> str:
             raise ParseError(
                 "wrong_type", f"{name} is not a PDF: upload it under the ending of its real format."
             )
-    elif media_type == _DOCX:
-        _check_docx(name, data)
+    elif media_type in _ARCHIVES:
+        _check_archive(name, data, media_type)
     else:
         for signature, kind in _SIGNATURES:
             if data.startswith(signature):
@@ -171,6 +200,11 @@ def parse_document(*, data: bytes, filename: str, limits: ParseLimits = ParseLim
     return parser(data, filename=name, media_type=media_type, limits=limits)
 
 
+def is_read_by_native_code(filename: str) -> bool:
+    """Whether reading a file of that name involves code in which a hostile file might take over the process."""
+    return _find_format(PurePath(filename).name)[1] in _NATIVE
+
+
 def load_parsers() -> None:
     """Imports every parser with its libraries, for a process that will fork one child a document."""
     for name in _PARSERS:
@@ -195,16 +229,15 @@ def _find_format(name: str) -> tuple[str, str]:
     return found
 
 
-def _check_docx(name: str, data: bytes) -> None:
+def _check_archive(name: str, data: bytes, media_type: str) -> None:
     if data.startswith(_ZIP):
         return
+    kind, predecessor, ending = _ARCHIVES[media_type]
     if data.startswith(_OLE):
-        # A protected .docx is an OLE container with the encrypted archive inside it.
+        # A protected file is an OLE container with the encrypted archive inside it.
         if "EncryptedPackage".encode("utf-16-le") in data:
             raise ParseError(
                 "encrypted", f"{name} is protected by a password: remove the protection and upload it again."
             )
-        raise ParseError("wrong_type", f"{name} is an old Word document: save it as .docx and upload that.")
-    raise ParseError(
-        "wrong_type", f"{name} is not a Word document: upload it under the ending of its real format."
-    )
+        raise ParseError("wrong_type", f"{name} is {predecessor}: save it as {ending} and upload that.")
+    raise ParseError("wrong_type", f"{name} is not {kind}: upload it under the ending of its real format.")

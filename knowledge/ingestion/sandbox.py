@@ -1,8 +1,10 @@
 """Parses strangers' files in processes of their own, with bounded time and memory and nothing to steal.
 
-Each document gets a fresh child (`sandbox_child.py`), forked from a nursery that this process starts when it first
-needs one and keeps. Whatever happens to the child, a document's failure is a ParseError with its reason; the
-caller lives, and the next document is parsed by another child.
+A document is parsed by a child (`sandbox_child.py`) that is forked from a nursery, which this process starts when it
+first needs one and keeps. A child that has handed a file to native code sees no other document, which may be another
+tenant's: what a file might do to the process that reads it ends with that file. Formats that are read by Python
+alone share a child for a while. Whatever happens to it, a document's failure is a ParseError with its reason; the
+caller lives, and so does the next document.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from pathlib import Path, PurePath
 
 from knowledge.ingestion import sandbox_wire as wire
 from knowledge.ingestion.formats.base import ParsedDocument, ParseError, ParseLimits
-from knowledge.ingestion.parse import recognise_document
+from knowledge.ingestion.parse import is_read_by_native_code, recognise_document
 from knowledge.ingestion.sandbox_child import ENDED, EXIT_MEMORY, NEXT, NOTICE, READY
 
 _ROOT = Path(__file__).resolve().parent.parent.parent
@@ -37,6 +39,10 @@ _START_SECONDS = 60.0
 _NOTICE_SECONDS = 5.0
 _TICK_SECONDS = 0.5
 _PIECE = 1 << 20
+_SHARED_DOCUMENTS, _SHARED_BYTES = (
+    100,
+    1 << 20,
+)  # a child is shared by so many documents, each up to this size
 _IDLE = 2  # nurseries kept; more are made when more threads parse at once
 
 
@@ -121,6 +127,8 @@ class _Nursery:
             ours.close()
             raise SandboxError(f"No process to parse documents in could be started: {error}.") from error
         self._control = ours
+        self._warm: socket.socket | None = None  # the socket of a child that may take another document
+        self._taken = 0  # documents that it has taken
         self.is_usable = self._ask()
 
     def parse(
@@ -133,13 +141,21 @@ class _Nursery:
         media_type: str,
         on_tick: Callable[[], None],
     ) -> ParsedDocument:
+        self._taken += 1
+        keep = False
         try:
             talk = _Talk(channel, seconds=limits.wall_seconds, on_tick=on_tick)
             try:
                 talk.send(wire.write_request(filename=filename, size=len(data), limits=limits))
                 talk.send(data)
                 kind, sizes = wire.read_sizes(bytes(talk.receive(wire.ANSWER.size)), limits=limits)
-                return wire.read_answer(kind, [talk.receive(size) for size in sizes], media_type=media_type)
+                parts = [talk.receive(size) for size in sizes]
+                keep = (
+                    len(data) <= _SHARED_BYTES
+                    and self._taken < _SHARED_DOCUMENTS
+                    and not is_read_by_native_code(filename)
+                )
+                return wire.read_answer(kind, parts, media_type=media_type)
             except _ChildGone:
                 raise self._explain_end(filename, limits) from None
             except TimeoutError:
@@ -161,8 +177,12 @@ class _Nursery:
                     f"The reader of {filename} answered nonsense ({error}): save it in another format.",
                 ) from None
         finally:
-            channel.close()
-            self.is_usable = self.is_usable and self._ask()
+            if keep and self.is_usable:
+                self._warm = channel
+            else:
+                channel.close()
+                self._warm, self._taken = None, 0
+                self.is_usable = self.is_usable and self._ask()
 
     def is_alive(self) -> bool:
         if self._process.poll() is None:
@@ -180,8 +200,10 @@ class _Nursery:
         self.forget()
 
     def forget(self) -> None:
-        """Closes this process's end, at which a nursery ends by itself."""
+        """Closes this process's ends, at which a nursery ends by itself."""
         self._control.close()
+        if self._warm:
+            self._warm.close()
 
     def _ask(self) -> bool:
         try:
@@ -192,6 +214,8 @@ class _Nursery:
 
     def await_child(self, on_tick: Callable[[], None]) -> socket.socket:
         """The socket of a child that waits for a document."""
+        if self._warm:
+            return self._warm
         talk = _Talk(self._control, seconds=_START_SECONDS, on_tick=on_tick)
         while True:
             try:

@@ -1,8 +1,7 @@
 """The processes in which documents are parsed: a nursery that never sees a document, and a child for each one.
 
-The nursery imports the parsers once, gives up what it will not need, and then does nothing but fork. Every
-document gets a child of its own, born before it is needed: whatever a file does to the process that reads it
-ends with that file, and never meets the next one, which may be another tenant's.
+The nursery imports the parsers once, gives up what it will not need, and then does nothing but fork. A child is
+born before it is needed and lives until its parent closes the socket to it.
 
 Between parent and nursery one socket: the parent sends NEXT when it wants a child; the nursery answers with a
 socket to it, and tells how each child ended. Neither Django nor our configuration is imported here.
@@ -12,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import math
 import os
 import resource
 import select
@@ -31,7 +31,7 @@ NEXT = b"N"
 NOTICE = struct.Struct("=ciq")
 READY, ENDED = b"R", b"E"
 EXIT_MEMORY = 77
-_NICENESS = 10
+_NICENESS = 5
 _ROOT = Path(__file__).resolve().parent.parent.parent
 
 
@@ -113,7 +113,7 @@ def _bear_child(control: socket.socket, pipe: tuple[int, int]) -> int:
             die_with_parent(signal.SIGKILL)
             for end in (control.detach(), theirs.detach(), *pipe):
                 os.close(end)
-            _parse_one(ours)
+            _parse_all(ours)
         except MemoryError:
             os._exit(EXIT_MEMORY)
         finally:
@@ -124,32 +124,33 @@ def _bear_child(control: socket.socket, pipe: tuple[int, int]) -> int:
     return child
 
 
-def _parse_one(channel: socket.socket) -> None:
-    """Reads one document, answers, and ends the process."""
+def _parse_all(channel: socket.socket) -> None:
+    """Reads and answers until the parent wants no more of this child."""
+    while True:
+        limits, name_size, size = wire.read_request(bytes(_receive(channel, wire.REQUEST.size)))
+        _limit_process(limits)
+        filename = _receive(channel, name_size).decode()
+        for part in _parse_one(bytes(_receive(channel, size)), filename=filename, limits=limits):
+            channel.sendall(part)
+
+
+def _parse_one(data: bytes, *, filename: str, limits: ParseLimits) -> list[bytes]:
     from knowledge.ingestion.parse import parse_document
 
-    head = _receive(channel, wire.REQUEST.size)
-    limits, name_size, size = wire.read_request(bytes(head))
-    _limit_process(limits)
-    filename = _receive(channel, name_size).decode()
-    data = bytes(_receive(channel, size))
     try:
-        parts = wire.write_document(parse_document(data=data, filename=filename, limits=limits))
+        return wire.write_document(parse_document(data=data, filename=filename, limits=limits))
     except ParseError as error:
-        parts = wire.write_error(error)
+        return wire.write_error(error)
     except MemoryError:
         os._exit(EXIT_MEMORY)
     except RecursionError:
-        parts = wire.write_error(
+        return wire.write_error(
             ParseError(
                 "too_deep", f"{filename} is nested too deeply to be read: flatten it and upload it again."
             )
         )
     except Exception as error:
-        parts = wire.write_error(_describe(error, filename))
-    for part in parts:
-        channel.sendall(part)
-    os._exit(0)
+        return wire.write_error(_describe(error, filename))
 
 
 def _describe(error: Exception, filename: str) -> ParseError:
@@ -174,8 +175,10 @@ def _receive(channel: socket.socket, size: int) -> bytearray:
 
 
 def _limit_process(limits: ParseLimits) -> None:
-    """Hard limits of this process: it cannot raise them again, and dies of the first two."""
-    resource.setrlimit(resource.RLIMIT_CPU, (limits.cpu_seconds, limits.cpu_seconds + 1))
+    """For the next document: so much more work than so far, and so much memory in all; no files, no processes."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    work = math.ceil(used.ru_utime + used.ru_stime) + limits.cpu_seconds
+    resource.setrlimit(resource.RLIMIT_CPU, (work, resource.RLIM_INFINITY))  # SIGXCPU ends the process
     resource.setrlimit(resource.RLIMIT_AS, (limits.memory_bytes, limits.memory_bytes))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))

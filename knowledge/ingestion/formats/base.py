@@ -160,6 +160,14 @@ class DocumentBuilder:
         self.add(text, last.kind, separator="\n")
         self.blocks[-1:] = [Block(last.start, self._length, last.kind)]
 
+    def append(self, other: DocumentBuilder) -> None:
+        """The blocks and sections of another builder, below what is here."""
+        titles = {heading.start: heading for heading in other.headings}
+        text = "".join(other._parts)
+        for block in other.blocks:
+            heading = titles.get(block.start)
+            self.add(text[block.start : block.end], block.kind, level=heading.level if heading else None)
+
     def build(self, *, title: str, media_type: str, pages: tuple[int, ...] = ()) -> ParsedDocument:
         return ParsedDocument(
             title=title,

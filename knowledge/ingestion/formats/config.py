@@ -321,8 +321,10 @@ class _StanzaReader:
         title = _clean_title(self._lines[entry.head].text)
         if title:
             return title
-        for line in self._lines[entry.head + 1 : min(entry.last, entry.head + 6)]:
-            if _NAMES_CHILD.match(line.text):
+        inside = [line for line in self._lines[entry.head + 1 : min(entry.last, entry.head + 6)] if line.text]
+        for line in inside:
+            # What stands deeper names something inside the stanza, not the stanza.
+            if line.depth == inside[0].depth and _NAMES_CHILD.match(line.text):
                 return _clean_title(line.text)
         return ""
 
@@ -344,4 +346,5 @@ def _clean_title(line: str) -> str:
     title = re.sub(r"^-\s+", "", title)
     title = re.sub(r"\s*[=:]?\s*[{\[(|>]*[-+]?\s*$", "", title).rstrip(" :=")
     title = re.sub(r"^[\"'](.+?)[\"'](?=$|\s*:)", r"\1", title).replace('": "', ": ")
-    return shorten_title(title.strip("\"',;{}[]() "), 80)
+    title = re.sub(r"^([\w.-]+)[\"']?: [\"']", r"\1: ", title.strip("\"',;{}[]() "))
+    return shorten_title(title, 80)

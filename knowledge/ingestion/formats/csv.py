@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 
 from knowledge.ingestion.formats.base import (
     TABLE,
@@ -14,12 +13,8 @@ from knowledge.ingestion.formats.base import (
     ParseLimits,
     make_title,
 )
+from knowledge.ingestion.formats.table import clean_cell, is_header, write_row
 from knowledge.ingestion.formats.text import decode_text
-
-# Cells that are data, not the name of a column: numbers, dates, addresses.
-_VALUE = re.compile(
-    r"[-+]?[\d.,:/\-%\sTZ]+$|[0-9a-fA-F:.]+/\d{1,3}$|(?:[0-9a-fA-F]{1,4}[:.-]){3,}[0-9a-fA-F]{1,4}$"
-)
 
 
 def parse_csv(data: bytes, *, filename: str, media_type: str, limits: ParseLimits) -> ParsedDocument:
@@ -31,15 +26,15 @@ def parse_csv(data: bytes, *, filename: str, media_type: str, limits: ParseLimit
     builder = DocumentBuilder(filename=filename, limits=limits)
     try:
         reader = csv.reader(io.StringIO(text), _sniff(text, filename))
-        rows = [[" ".join(cell.split()) for cell in row] for row in reader]
+        rows = [[clean_cell(cell) for cell in row] for row in reader]
     except csv.Error as error:
         raise ParseError(
             "damaged", f"{filename} cannot be read as a table ({error}): save it again as CSV."
         ) from error
     rows = [row for row in rows if any(row)]
-    header = rows[0] if _is_header(rows) else []
+    header = rows[0] if is_header(rows) else []
     for row in rows[1:] if header else rows:
-        builder.add(_write_row(row, header), TABLE, separator="\n")
+        builder.add(write_row(row, header), TABLE, separator="\n")
     return builder.build(title=make_title(filename), media_type=media_type)
 
 
@@ -53,20 +48,3 @@ def _sniff(text: str, filename: str) -> type[csv.Dialect] | csv.Dialect:
         return csv.excel
     dialect.doublequote = True  # the sniffer says False where the sample holds no doubled quote
     return dialect
-
-
-def _is_header(rows: list[list[str]]) -> bool:
-    """csv.Sniffer.has_header guesses by lengths and is often wrong; names are unique and never values."""
-    if len(rows) < 2:
-        return False
-    first = [cell for cell in rows[0] if cell]
-    return len(set(first)) == len(first) and not any(_VALUE.match(cell) or len(cell) > 80 for cell in first)
-
-
-def _write_row(row: list[str], header: list[str]) -> str:
-    cells = []
-    for index, value in enumerate(row):
-        name = header[index] if index < len(header) else ""
-        if value:
-            cells.append(f"{name}: {value}" if name else value)
-    return "; ".join(cells)

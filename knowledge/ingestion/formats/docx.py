@@ -6,14 +6,12 @@ from __future__ import annotations
 
 import io
 import re
-import zipfile
-import zlib
 from collections.abc import Iterator
 from typing import Any
 
 import docx
-from lxml import etree
 
+from knowledge.ingestion.formats.archive import check_archive, damage_explained
 from knowledge.ingestion.formats.base import (
     CODE,
     HEADING,
@@ -27,15 +25,13 @@ from knowledge.ingestion.formats.base import (
     make_title,
     shorten_title,
 )
+from knowledge.ingestion.formats.table import clean_cell, write_table
 
 _W = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
 _FALLBACK = "{http://schemas.openxmlformats.org/markup-compatibility/2006}Fallback"
 _HEADING_STYLE = re.compile(r"heading (\d)$", re.IGNORECASE)
 _CODE_STYLE = re.compile(r"code|preformatted|plain text|macro|console|terminal|listing", re.IGNORECASE)
 _CODE_FONT = re.compile(r"mono|courier|consolas|menlo|lucida console", re.IGNORECASE)
-# A deflated part that grows more than this is no document; XML of real documents grows 5 to 40 times.
-_MAX_RATIO = 200
-_RATIO_FREE_BYTES = 10 * 2**20
 _WRAPPERS = {_W + name for name in ("sdt", "sdtContent", "ins", "moveTo", "smartTag", "customXml", "body")}
 
 
@@ -44,23 +40,12 @@ def parse_docx(data: bytes, *, filename: str, media_type: str, limits: ParseLimi
 
     Raises ParseError too_large for an archive that would unpack beyond the limits, damaged, and no_text.
     """
-    check_archive(data, filename=filename, limits=limits)
-    try:
+    check_archive(data, filename=filename, limits=limits, marks="word/", kind="a Word document")
+    with damage_explained(filename):
         document = docx.Document(io.BytesIO(data))
         styles = {style.style_id: style.name or "" for style in document.styles}
         title = shorten_title(document.core_properties.title or "")
         body: Any = document.element.body
-    except (
-        KeyError,
-        ValueError,
-        AttributeError,
-        zipfile.BadZipFile,
-        zlib.error,
-        etree.LxmlError,
-        EOFError,
-        OSError,
-    ) as error:
-        raise _refuse_damaged(filename) from error
     writer = _Writer(DocumentBuilder(filename=filename, limits=limits), styles)
     for element in _list_body(body):
         writer.write(element)
@@ -70,76 +55,6 @@ def parse_docx(data: bytes, *, filename: str, media_type: str, limits: ParseLimi
             "no_text", f"{filename} holds no text: upload a document whose text is not a picture."
         )
     return writer.builder.build(title=title or writer.title or make_title(filename), media_type=media_type)
-
-
-def check_archive(data: bytes, *, filename: str, limits: ParseLimits) -> None:
-    """Refuse an archive by its directory alone: too many entries, too much to unpack, no Word document, a
-    DTD.
-
-    Python's zipfile never unpacks more of an entry than the directory declares, so the declared sizes are a
-    bound.
-    """
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            entries = archive.infolist()
-            if len(entries) > limits.max_entries:
-                raise ParseError(
-                    "too_large",
-                    f"{filename} holds {len(entries):,} parts, more than the {limits.max_entries:,} allowed: "
-                    "save it again from the word processor.",
-                )
-            if any(entry.flag_bits & 1 for entry in entries):
-                raise ParseError(
-                    "encrypted",
-                    f"{filename} is protected by a password: remove the protection and upload it again.",
-                )
-            unpacked = sum(entry.file_size for entry in entries)
-            bomb = any(
-                entry.file_size > _RATIO_FREE_BYTES
-                and entry.file_size > _MAX_RATIO * max(entry.compress_size, 1)
-                for entry in entries
-            )
-            if unpacked > limits.max_unpacked_bytes or bomb:
-                raise ParseError(
-                    "too_large",
-                    f"{filename} would unpack to {unpacked / 2**20:,.0f} MB: save it without its pictures.",
-                )
-            names = {entry.filename for entry in entries}
-            if "[Content_Types].xml" not in names or not any(name.startswith("word/") for name in names):
-                raise ParseError(
-                    "wrong_type",
-                    f"{filename} is not a Word document: save it as .docx from the word processor.",
-                )
-            for entry in entries:
-                if entry.filename.lower().endswith((".xml", ".rels")) and _declares_entities(
-                    archive.read(entry)
-                ):
-                    raise ParseError(
-                        "damaged",
-                        f"{filename} declares a document type, as no word processor does: save it again.",
-                    )
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        EOFError,
-        OSError,
-        NotImplementedError,
-        RuntimeError,
-        ValueError,
-    ) as error:
-        raise _refuse_damaged(filename) from error
-
-
-def _declares_entities(part: bytes) -> bool:
-    # Also in UTF-16, where every letter has a NUL beside it. A DTD can only stand before the root element,
-    # but comments of any length may come before it, so the whole part is searched.
-    if b"\0" in part:
-        part = part.replace(b"\0", b"")
-    return b"<!DOCTYPE" in part or b"<!ENTITY" in part
-
-
-def _refuse_damaged(filename: str) -> ParseError:
-    return ParseError("damaged", f"{filename} is damaged and cannot be opened: save it again as .docx.")
 
 
 def _list_body(parent: Any) -> Iterator[Any]:
@@ -188,7 +103,7 @@ class _Writer:
     def write(self, element: Any) -> None:
         if element.tag == _W + "tbl":
             self.flush()
-            self.builder.add("\n".join(_list_rows(element)), TABLE)
+            self.builder.add(write_table(list(_list_rows(element)), has_header=_has_header(element)), TABLE)
             return
         text = _read_text(element)
         properties = element.find(_W + "pPr")
@@ -266,14 +181,27 @@ def _is_monospaced(paragraph: Any) -> bool:
     )
 
 
-def _list_rows(table: Any) -> Iterator[str]:
-    """Rows as "| a | b |". Cells merged over rows say their text once, where they begin."""
+def _has_header(table: Any) -> bool | None:
+    """Whether the table says that its first row is repeated on each page, as header rows are; else unknown."""
+    first = next(table.iter(_W + "tr"), None)
+    return True if first is not None and first.find(f"{_W}trPr/{_W}tblHeader") is not None else None
+
+
+def _list_rows(table: Any) -> Iterator[list[str]]:
+    """The cells of each row. Cells merged over rows say their text once, where they begin; one that spans
+    columns leaves the others empty, so that those to its right stay below their headers.
+    """
     for row in table.iter(_W + "tr"):
         if next(row.iterancestors(_W + "tbl")) is not table:
             continue  # a row of a table inside a cell: read with that cell
         cells = []
         for cell in row.iterchildren(_W + "tc", _W + "sdt"):
-            paragraphs = (" ".join(_read_text(paragraph).split()) for paragraph in cell.iter(_W + "p"))
-            cells.append(" ".join(text for text in paragraphs if text).replace("|", "/"))
-        if any(cells):
-            yield "| " + " | ".join(cells) + " |"
+            paragraphs = (clean_cell(_read_text(paragraph)) for paragraph in cell.iter(_W + "p"))
+            cells.append(" ".join(text for text in paragraphs if text))
+            span = cell.find(f"{_W}tcPr/{_W}gridSpan")
+            wide = span.get(_W + "val", "1") if span is not None else "1"
+            cells += [""] * (min(int(wide), 64) - 1 if wide.isdigit() else 0)
+        while cells and not cells[-1]:
+            cells.pop()
+        if cells:
+            yield cells

@@ -23,6 +23,7 @@ from knowledge.ingestion.formats.base import (
     make_title,
     shorten_title,
 )
+from knowledge.ingestion.formats.table import write_table
 from knowledge.ingestion.formats.text import decode_text
 
 _DROPPED = frozenset(
@@ -88,6 +89,8 @@ _HIDDEN_STYLE = re.compile(r"(?:display\s*:\s*none|visibility\s*:\s*hidden)", re
 _CHARSET = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?\s*([\w.:-]{2,40})", re.IGNORECASE)
 _SPACES = re.compile(r"[ \t\n\r\f]+")
 _OPEN, _CLOSE = True, False
+_MAX_INDENT = 8
+_MAX_SPAN = 64
 
 
 def parse_html(data: bytes, *, filename: str, media_type: str, limits: ParseLimits) -> ParsedDocument:
@@ -95,21 +98,24 @@ def parse_html(data: bytes, *, filename: str, media_type: str, limits: ParseLimi
 
     Scripts, styles, navigation, footers and hidden elements are left out.
     """
-    tree = LexborHTMLParser(_decode_html(data, filename=filename, limits=limits))
-    writer = _Writer(DocumentBuilder(filename=filename, limits=limits))
-    root = tree.body or tree.root
-    if root is not None:
-        writer.write(root)
-    if not writer.builder.blocks:
+    builder = DocumentBuilder(filename=filename, limits=limits)
+    title = write_html(builder, _decode_html(data, filename=filename, limits=limits))
+    if not builder.blocks:
         raise ParseError(
             "no_text", f"{filename} shows no text: upload a page whose text is in the HTML itself."
         )
-    title_node = tree.css_first("title")
-    title = shorten_title(title_node.text() if title_node else "")
-    first = next((heading.title for heading in writer.builder.headings if heading.level == 1), "")
-    return writer.builder.build(
-        title=title or shorten_title(first) or make_title(filename), media_type=media_type
-    )
+    first = next((heading.title for heading in builder.headings if heading.level == 1), "")
+    return builder.build(title=title or shorten_title(first) or make_title(filename), media_type=media_type)
+
+
+def write_html(builder: DocumentBuilder, html: str) -> str:
+    """Appends what a page shows; returns its title, which may be empty."""
+    tree = LexborHTMLParser(html)
+    root = tree.body or tree.root
+    if root is not None:
+        _Writer(builder).write(root)
+    title = tree.css_first("title")
+    return shorten_title(title.text() if title else "")
 
 
 def _decode_html(data: bytes, *, filename: str, limits: ParseLimits) -> str:
@@ -154,6 +160,57 @@ def _walk(root: LexborNode) -> Iterator[tuple[bool, LexborNode]]:
                 stack.append((_OPEN, child))
 
 
+class _Rows:
+    """The rows of a table. A cell that spans rows says its text in each; one that spans columns leaves those after
+    it empty, so that every cell stays below its header.
+    """
+
+    def __init__(self) -> None:
+        self.rows: list[list[str]] = []
+        self.has_header: bool | None = None
+        self._row: list[str] = []
+        self._spans = (1, 1)
+        self._plain = False  # the open row has cells that are no headers
+        self._hanging: dict[int, tuple[int, str]] = {}  # column → rows still to fill, their text
+
+    def open_cell(self, node: LexborNode) -> None:
+        attributes = node.attributes
+        self._spans = _read_span(attributes.get("colspan")), _read_span(attributes.get("rowspan"))
+        self._plain = self._plain or node.tag == "td"
+
+    def add_cell(self, text: str) -> None:
+        self._fill_hanging()
+        columns, rows = self._spans
+        self._spans = (1, 1)
+        for number in range(columns):
+            if rows > 1:
+                self._hanging[len(self._row)] = (rows - 1, "" if number else text)
+            self._row.append("" if number else text)
+
+    def end_row(self) -> None:
+        if not self._row:
+            return
+        self._fill_hanging()
+        if any(self._row):
+            if not self.rows and not self._plain:
+                self.has_header = True
+            while not self._row[-1]:
+                self._row.pop()
+            self.rows.append(self._row)
+        self._row, self._plain = [], False
+
+    def _fill_hanging(self) -> None:
+        while hanging := self._hanging.pop(len(self._row), None):
+            left, text = hanging
+            if left > 1:
+                self._hanging[len(self._row)] = (left - 1, text)
+            self._row.append(text)
+
+
+def _read_span(value: str | None) -> int:
+    return max(1, min(int(value), _MAX_SPAN)) if value and value.isdecimal() and len(value) < 6 else 1
+
+
 class _Writer:
     """Turns the walk's events into blocks. A list, a table and a <pre> are each collected as one block."""
 
@@ -164,7 +221,7 @@ class _Writer:
         self._lists: list[tuple[str, int]] = []  # (tag, items so far), outermost first
         self._marker = ""  # what the next line of the open list begins with
         self._tables = 0
-        self._cells: list[str] = []
+        self._rows = _Rows()
         self._heading: int | None = None
         self._pre = 0
 
@@ -178,18 +235,21 @@ class _Writer:
                 if opening:
                     self._inline.append("\n" if self._pre else "\0")
             elif opening:
-                self._open(tag)
+                self._open(tag, node)
             else:
                 self._close(tag)
         self._end_paragraph()
 
-    def _open(self, tag: str) -> None:
+    def _open(self, tag: str, node: LexborNode) -> None:
         if tag == "table":
             if not self._tables:
                 self._end_paragraph()
                 self._flush_lines(LIST)
+                self._rows = _Rows()
             self._tables += 1
         elif self._tables:
+            if self._tables == 1 and tag in ("td", "th"):
+                self._rows.open_cell(node)
             if tag in _BLOCKS or tag in _HEADINGS:
                 self._inline.append(" ")  # blocks inside a cell stay inside its line
         elif tag in ("ul", "ol"):
@@ -199,7 +259,7 @@ class _Writer:
             self._end_paragraph()
             name, count = self._lists.pop() if self._lists else ("ul", 0)
             self._lists.append((name, count + 1))
-            indent = "  " * (len(self._lists) - 1)
+            indent = "  " * min(len(self._lists) - 1, _MAX_INDENT)
             self._marker = f"{indent}{count + 1}. " if name == "ol" else f"{indent}- "
         elif tag == "pre":
             self._end_paragraph()
@@ -215,12 +275,14 @@ class _Writer:
             self._tables -= 1
             if not self._tables:
                 self._end_row()
-                self._flush_lines(TABLE)
+                self.builder.add(write_table(self._rows.rows, has_header=self._rows.has_header), TABLE)
         elif self._tables:
             if self._tables == 1 and tag in ("td", "th"):
-                self._cells.append(self._take_inline().replace("\n", " "))
-            elif self._tables == 1 and tag in ("tr", "caption"):
+                self._rows.add_cell(self._take_inline().replace("\n", " "))
+            elif self._tables == 1 and tag == "tr":
                 self._end_row()
+            elif self._tables == 1 and tag == "caption":
+                self.builder.add(self._take_inline().replace("\n", " "), PARAGRAPH)
         elif tag in ("ul", "ol"):
             self._end_paragraph()
             if self._lists:
@@ -245,7 +307,7 @@ class _Writer:
         if not text:
             return
         if self._lists:
-            marker = self._marker or "  " * len(self._lists)
+            marker = self._marker or "  " * min(len(self._lists), _MAX_INDENT)
             self._marker = ""
             self._lines.append(marker + text.replace("\n", "\n" + " " * len(marker)))
         elif self._heading is not None:
@@ -254,11 +316,9 @@ class _Writer:
             self.builder.add(text, PARAGRAPH)
 
     def _end_row(self) -> None:
-        rest = self._take_inline().replace("\n", " ")
-        cells = [*self._cells, rest] if rest else self._cells
-        if any(cells):
-            self._lines.append(" | ".join(cells))
-        self._cells = []
+        if rest := self._take_inline().replace("\n", " "):  # text outside of the cells
+            self._rows.add_cell(rest)
+        self._rows.end_row()
 
     def _end_pre(self) -> None:
         self._pre = max(0, self._pre - 1)
@@ -267,7 +327,7 @@ class _Writer:
         if not text.strip():
             return
         if self._lists:
-            indent = self._marker or "  " * len(self._lists)
+            indent = self._marker or "  " * min(len(self._lists), _MAX_INDENT)
             self._marker = ""
             self._lines.append(indent + text.strip("\n").rstrip().replace("\n", "\n" + " " * len(indent)))
         else:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
+from dataclasses import replace
 from functools import cache
 
 import yaml
@@ -18,10 +20,13 @@ from knowledge.ingestion.formats.base import (
     Heading,
     ParsedDocument,
     ParseLimits,
+    check_characters,
+    clean_text,
     list_lines,
     make_title,
     shorten_title,
 )
+from knowledge.ingestion.formats.table import clean_cell, write_table
 from knowledge.ingestion.formats.text import decode_text
 
 _KINDS = {
@@ -38,6 +43,8 @@ _DELIMITER_CELL = r"[ \t]*:?-+:?[ \t]*"
 _DELIMITER_ROW = re.compile(
     rf"\n {{0,3}}(?=[-:| \t]*\|)\|?{_DELIMITER_CELL}(?:\|{_DELIMITER_CELL})*\|?[ \t]*$", re.MULTILINE
 )
+_WHOLE_TABLE = 600  # characters; about a passage
+_BAR = re.compile(r"(?<!\\)\|")
 _LINK = re.compile(r"!?\[([^\]\n]*)\](?:\([^)\n]*\)|\[[^\]\n]*\])")
 _ATTRIBUTES = re.compile(r"\s*\{[#.:][^}\n]*\}\s*$")
 
@@ -51,9 +58,25 @@ def _parser() -> MarkdownIt:
 
 def parse_markdown(data: bytes, *, filename: str, media_type: str, limits: ParseLimits) -> ParsedDocument:
     """The Markdown text without its front matter; the title is the front matter's, else the first level-1
-    heading.
+    heading. Long tables are written with their headers in each row.
     """
     text, front_title = _take_front_matter(decode_text(data, filename=filename, limits=limits))
+    headings, blocks = read_markdown(text)
+    text, headings, blocks = _rewrite_tables(text, headings, blocks)
+    check_characters(len(text), filename=filename, limits=limits)
+    first_title = next((heading.title for heading in headings if heading.level == 1), None)
+    return ParsedDocument(
+        title=front_title or first_title or make_title(filename),
+        text=text,
+        media_type=media_type,
+        headings=tuple(headings),
+        blocks=tuple(blocks),
+        pages=(),
+    )
+
+
+def read_markdown(text: str) -> tuple[list[Heading], list[Block]]:
+    """Where the sections and blocks of a text lie."""
     lines = list_lines(text)
     headings: list[Heading] = []
     blocks: list[Block] = []
@@ -79,15 +102,46 @@ def parse_markdown(data: bytes, *, filename: str, media_type: str, limits: Parse
         if head > start:
             blocks.append(Block(start, head - 1, PARAGRAPH))
         blocks.append(Block(max(head, start), end, TABLE))
-    first_title = next((heading.title for heading in headings if heading.level == 1), None)
-    return ParsedDocument(
-        title=front_title or first_title or make_title(filename),
-        text=text,
-        media_type=media_type,
-        headings=tuple(headings),
-        blocks=tuple(blocks),
-        pages=(),
+    return headings, blocks
+
+
+def _rewrite_tables(
+    text: str, headings: list[Heading], blocks: list[Block]
+) -> tuple[str, list[Heading], list[Block]]:
+    """Tables that are too long for one passage as rows that name their columns; short ones stay as they are."""
+    parts: list[str] = []
+    moved: list[Block] = []
+    edges, shifts = [0], [0]  # from each edge on, offsets have moved by the shift
+    position = shift = 0
+    for block in blocks:
+        source = text[block.start : block.end]
+        written = source
+        if block.kind == TABLE and len(source) > _WHOLE_TABLE:
+            rows = [_split_row(line) for line in source.split("\n")]
+            written = clean_text(write_table([rows[0], *rows[2:]], has_header=True)) or source
+        moved.append(Block(block.start + shift, block.start + shift + len(written), block.kind))
+        if written is not source:
+            parts += [text[position : block.start], written]
+            position = block.end
+            shift += len(written) - len(source)
+            edges.append(block.end)
+            shifts.append(shift)
+    if not parts:
+        return text, headings, blocks
+    parts.append(text[position:])
+    return (
+        "".join(parts),
+        [replace(h, start=h.start + shifts[bisect_right(edges, h.start) - 1]) for h in headings],
+        moved,
     )
+
+
+def _split_row(line: str) -> list[str]:
+    """The cells of a table's line as they read: a bar with a backslash before it is part of its cell."""
+    cells = _BAR.split(line.strip().removeprefix("|"))
+    if len(cells) > 1 and not cells[-1].strip():
+        cells.pop()
+    return [clean_cell(strip_inline_markup(cell.replace("\\|", "|"))) for cell in cells]
 
 
 def strip_inline_markup(text: str) -> str:
@@ -101,7 +155,8 @@ def _take_front_matter(text: str) -> tuple[str, str | None]:
     if match is None:
         return text, None
     try:
-        fields = yaml.safe_load(match[1])
+        # Every value is text, and aliases stay what they are: merge keys could grow a few lines without end.
+        fields = yaml.load(match[1], Loader=yaml.BaseLoader)  # noqa: S506
     except (yaml.YAMLError, ValueError, RecursionError):
         return text, None
     if not isinstance(fields, dict):  # two thematic breaks with prose between them
@@ -110,6 +165,4 @@ def _take_front_matter(text: str) -> tuple[str, str | None]:
     if not rest.strip():
         return text, None
     title = fields.get("title")
-    return rest, shorten_title(str(title)) if isinstance(title, (str, int, float)) and str(
-        title
-    ).strip() else None
+    return rest, shorten_title(title) or None if isinstance(title, str) else None

@@ -38,7 +38,7 @@ def test_lists_tables_and_preformatted_text():
     assert blocks_of(parsed) == [
         ("list", "- one\n  - inner\n- two\n  more"),
         ("list", "1. first\n2. second"),
-        ("table", "Port | Speed\nxe-0 | 10 G"),
+        ("table", "| Port | Speed |\n| xe-0 | 10 G |"),
         ("code", "line 1\n  line 2"),
     ]
 
