@@ -12,7 +12,7 @@ from django.utils import timezone
 from django.utils.text import slugify
 
 from knowledge.access import may_read_tags
-from knowledge.ingestion.index import check_file, retag_chunks
+from knowledge.ingestion.index import check_file, note_changes, retag_chunks
 from knowledge.ingestion.jobs import create_job
 from knowledge.ingestion.parse import ParseError
 from knowledge.ingestion.storage import delete_original, store_original
@@ -279,7 +279,7 @@ def delete_document(*, document: Document, principal: Principal | None = None) -
     """Takes a document out of every answer at once; it can be restored for 30 days."""
     with atomic():
         Document.objects.filter(pk=document.pk).update(deleted_at=timezone.now())
-        Corpus.raise_version()
+        note_changes(documents=[document.pk])
         record_by(principal, "document.delete", document, {"title": document.title})
 
 
@@ -298,7 +298,7 @@ def restore_document(*, document: Document, principal: Principal | None = None) 
         ):
             raise Problem(409, "conflict", "Its source holds another document of this path by now.")
         Document.objects.filter(pk=document.pk).update(deleted_at=None)
-        Corpus.raise_version()
+        note_changes(documents=[document.pk])
         record_by(principal, "document.restore", document, {"title": document.title})
     document.deleted_at = None
     return document

@@ -47,6 +47,14 @@ class ChunkQuerySet(TaggedQuerySet[Row]):
         )
 
 
+class TagSetQuerySet(TaggedQuerySet[Row]):
+    """Sets of tags."""
+
+    def visible_to(self, membership: Membership) -> Self:
+        """The sets that the member's role reads."""
+        return self._readable_by(membership).filter(tenant_id=membership.tenant_id)
+
+
 class OwnQuerySet(TenantQuerySet[Row]):
     """Rows that belong to one member: conversations and answers."""
 

@@ -133,7 +133,7 @@ def delete_source(*, source: Source, principal: Principal | None = None) -> None
         files = list(Document.objects.filter(source=source).values_list("stored_name", "pending_name"))
         record_by(principal, "source.delete", source, {"name": source.name, "documents": len(files)})
         source.delete()
-        Corpus.raise_version()
+        Corpus.raise_version(without_trace=True)
 
         def remove_originals() -> None:
             for name in chain.from_iterable(files):

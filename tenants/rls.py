@@ -18,6 +18,8 @@ TAGS = "(SELECT string_to_array(nullif(current_setting('ragsite.tags', true), ''
 
 OF_TENANT = f"tenant_id = {TENANT}"
 READABLE = f"tenant_id = {TENANT} AND ({ALL_TAGS} OR tags && {TAGS})"
+# What tells of documents whatever their tags: only for work that reads the whole tenant.
+WHOLE_TENANT = f"tenant_id = {TENANT} AND {ALL_TAGS}"
 OWN_MEMBERSHIP = f"user_id = {USER}"
 
 APPLICATION_GRANTS = "SELECT, INSERT, UPDATE, DELETE"

@@ -5,22 +5,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from django.contrib.postgres.search import SearchVector
-from django.db.models import Value
 from django.utils import timezone
 
-from knowledge.embedding.base import Embedder, Vectors
+from knowledge.embedding.base import Embedder
+from knowledge.embedding.store import store_vectors, text_hash
 from knowledge.ingestion.chunk import ChunkSpan, chunk_document
 from knowledge.ingestion.diff import diff_chunks, embedded_text, hash_chunk
 from knowledge.ingestion.parse import ParsedDocument, ParseError, ParseLimits, media_type_of
 from knowledge.ingestion.sandbox import parse_in_sandbox
 from knowledge.ingestion.storage import delete_original
-from knowledge.models import Chunk, Corpus, Document
+from knowledge.models import Chunk, Corpus, Document, TagSet
+from knowledge.retrieval.analysis import chunk_words, count_terms, pack_terms
 from ragsite.core.config import config
 from ragsite.core.observability import INGESTED
 from tenants.scope import atomic, on_commit
 
-EMBED_BATCH = 32
 INSERT_BATCH = 200
 
 
@@ -89,48 +88,62 @@ def index_document(
     language = document.collection.language
     # Everything that a chunk's vector and search terms are made from.
     hashes = [
-        hash_chunk(embedded_text="\n".join([embedder.name, language, title, *span.heading_path, span.text]))
+        hash_chunk(embedded_text="\n".join([language, title, *span.heading_path, span.text]))
         for span in spans
     ]
     old = list(Chunk.objects.filter(document=document).order_by("ordinal").values_list("id", "content_hash"))
     diff = diff_chunks(old=old, new=list(zip(spans, hashes, strict=True)))
     on_progress(0.1)
-    vectors = _embed(
-        texts=[embedded_text(title=title, heading_path=s.heading_path, text=s.text) for s in diff.added],
+    rows = _rows_of(title=title, language=language, spans=diff.added, hashes=hashes)
+    store_vectors(
+        texts={row.hash: row.text for row in rows},
         embedder=embedder,
-        on_progress=on_progress,
+        on_progress=lambda share: on_progress(0.1 + 0.85 * share),
     )
     replaced = ""
     with atomic():
         before_swap()
         current = Document.objects.select_for_update().without_text().get(pk=document.pk)
         Chunk.objects.filter(id__in=list(diff.removed)).delete()
+        note_tags(current.tags)
         _move_kept(document=current, kept=diff.kept)
-        _insert_added(
-            document=current,
-            title=title,
-            language=language,
-            spans=diff.added,
-            hashes=hashes,
-            vectors=vectors,
-        )
+        _insert_added(document=current, rows=rows)
         if current.stored_name != original.stored_name:
             replaced = current.stored_name
         _update_document(document=current, parsed=parsed, original=original, title=title, chunks=len(spans))
-        Corpus.raise_version()
+        note_changes(documents=[current.pk])
         if replaced:
             on_commit(lambda: delete_original(tenant_id=current.tenant_id, stored_name=replaced))
     INGESTED.labels("success").inc()
     return IndexResult(added=len(diff.added), kept=len(diff.kept), removed=len(diff.removed))
 
 
-def _embed(
-    *, texts: Sequence[str], embedder: Embedder, on_progress: Callable[[float], None]
-) -> list[Vectors]:
-    rows: list[Vectors] = []
-    for begin in range(0, len(texts), EMBED_BATCH):
-        rows.extend(embedder.embed(texts[begin : begin + EMBED_BATCH]))
-        on_progress(0.1 + 0.85 * len(rows) / len(texts))
+@dataclass(frozen=True)
+class _Row:
+    """A new chunk, and what its vector and search terms are made from."""
+
+    span: ChunkSpan
+    content_hash: str
+    text: str
+    hash: bytes
+    terms: bytes
+
+
+def _rows_of(*, title: str, language: str, spans: Sequence[ChunkSpan], hashes: Sequence[str]) -> list[_Row]:
+    rows = []
+    for span in spans:
+        text = embedded_text(title=title, heading_path=span.heading_path, text=span.text)
+        rows.append(
+            _Row(
+                span=span,
+                content_hash=hashes[span.ordinal],
+                text=text,
+                hash=text_hash(text),
+                terms=pack_terms(
+                    count_terms(chunk_words(title, span.heading_path, span.text), language=language)
+                ),
+            )
+        )
     return rows
 
 
@@ -142,7 +155,7 @@ def _move_kept(*, document: Document, kept: Sequence[tuple[ChunkSpan, UUID]]) ->
             start=span.start,
             end=span.end,
             page=span.page,
-            tags=document.tags,
+            tags=sorted(document.tags),
             collection_id=document.collection_id,
         )
         for span, chunk_id in kept
@@ -152,35 +165,28 @@ def _move_kept(*, document: Document, kept: Sequence[tuple[ChunkSpan, UUID]]) ->
     )
 
 
-def _insert_added(
-    *,
-    document: Document,
-    title: str,
-    language: str,
-    spans: Sequence[ChunkSpan],
-    hashes: Sequence[str],
-    vectors: Sequence[Vectors],
-) -> None:
-    rows = [
-        Chunk(
-            document=document,
-            collection_id=document.collection_id,
-            tags=document.tags,
-            ordinal=span.ordinal,
-            start=span.start,
-            end=span.end,
-            page=span.page,
-            heading_path=list(span.heading_path),
-            text=span.text,
-            tokens=span.tokens,
-            content_hash=hashes[span.ordinal],
-            search=SearchVector(Value(" / ".join([title, *span.heading_path])), weight="A", config=language)
-            + SearchVector(Value(span.text), weight="B", config=language),
-            embedding=vector,
-        )
-        for span, vector in zip(spans, vectors, strict=True)
-    ]
-    Chunk.objects.bulk_create(rows, batch_size=INSERT_BATCH)
+def _insert_added(*, document: Document, rows: Sequence[_Row]) -> None:
+    Chunk.objects.bulk_create(
+        [
+            Chunk(
+                document=document,
+                collection_id=document.collection_id,
+                tags=sorted(document.tags),
+                ordinal=row.span.ordinal,
+                start=row.span.start,
+                end=row.span.end,
+                page=row.span.page,
+                heading_path=list(row.span.heading_path),
+                text=row.span.text,
+                tokens=row.span.tokens,
+                content_hash=row.content_hash,
+                embedding_hash=row.hash,
+                terms=row.terms,
+            )
+            for row in rows
+        ],
+        batch_size=INSERT_BATCH,
+    )
 
 
 def _update_document(
@@ -226,8 +232,21 @@ def mark_failed(*, document: Document, reason: str) -> None:
 
 def retag_chunks(*, document: Document) -> None:
     """Copies a document's tags and collection onto its chunks; in the transaction of the change."""
-    Chunk.objects.filter(document=document).update(tags=document.tags, collection_id=document.collection_id)
-    Corpus.raise_version()
+    note_tags(document.tags)
+    Chunk.objects.filter(document=document).update(
+        tags=sorted(document.tags), collection_id=document.collection_id
+    )
+    note_changes(documents=[document.pk])
+
+
+def note_tags(tags: Sequence[str]) -> None:
+    """Makes a set of tags known to search; to be called in the transaction that gives it to chunks."""
+    TagSet.objects.bulk_create([TagSet(tags=sorted(tags))], ignore_conflicts=True)
+
+
+def note_changes(*, documents: Sequence[UUID]) -> None:
+    """Raises the corpus version, and has search look at these documents; last in the transaction of the change."""
+    Document.objects.filter(pk__in=documents).update(revision=Corpus.raise_version())
 
 
 def check_file(*, data: bytes, filename: str) -> str:

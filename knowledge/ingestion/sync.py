@@ -12,28 +12,20 @@ from knowledge.ingestion.index import (
     check_file,
     index_document,
     mark_failed,
+    note_changes,
     retag_chunks,
     too_large,
 )
 from knowledge.ingestion.jobs import JobRun
 from knowledge.ingestion.parse import ParseError
 from knowledge.ingestion.sources.base import SourceConnector, SourceItem
-from knowledge.ingestion.sources.folder import FolderConnector, resolve_folder
+from knowledge.ingestion.sources.connect import connect
 from knowledge.ingestion.storage import delete_original, store_original
-from knowledge.models import Corpus, Document, Job, Source
+from knowledge.models import Document, Job, Source
 from ragsite.core.config import config
 from ragsite.core.observability import INGESTED
 from tenants.audit import record_event
 from tenants.scope import atomic
-
-
-def connector_of(source: Source) -> SourceConnector:
-    """The connector of a source.
-
-    Raises:
-        SourceError: it points to where it may not.
-    """
-    return FolderConnector(Path(source.path) if source.trusted else resolve_folder(source.path))
 
 
 def effective_tags(source: Source) -> list[str]:
@@ -51,25 +43,28 @@ def sync_source(*, source: Source, run: JobRun, embedder: Embedder, force: bool 
         SourceError: the source as a whole cannot be read; nothing was deleted.
         JobCancelled, JobLost: what was done so far stays.
     """
-    connector = connector_of(source)
-    run.report(step="listing")
-    items = list(connector.list_items())
-    known = {d.uri: d for d in Document.objects.filter(source=source, deleted_at__isnull=True).without_text()}
-    run.report(step="reading", seen=len(items))
-    for number, item in enumerate(items):
-        _sync_item(
-            source=source,
-            connector=connector,
-            item=item,
-            document=known.get(item.uri),
-            run=run,
-            embedder=embedder,
-            force=force,
-            progress=100 * number // max(1, len(items)),
-        )
+    with connect(source) as connector:
+        run.report(step="listing")
+        items = list(connector.list_items())
+        known = {
+            d.uri: d for d in Document.objects.filter(source=source, deleted_at__isnull=True).without_text()
+        }
+        run.report(step="reading", seen=len(items))
+        for number, item in enumerate(items):
+            _sync_item(
+                source=source,
+                connector=connector,
+                item=item,
+                document=known.get(item.uri),
+                run=run,
+                embedder=embedder,
+                force=force,
+                progress=100 * number // max(1, len(items)),
+            )
+        state = connector.state()
     gone = [known[uri] for uri in known.keys() - {item.uri for item in items}]
     _delete_gone(source=source, documents=gone, run=run)
-    Source.objects.filter(pk=source.pk).update(last_synced_at=timezone.now())
+    Source.objects.filter(pk=source.pk).update(last_synced_at=timezone.now(), state=state)
 
 
 def _sync_item(
@@ -156,7 +151,7 @@ def _delete_gone(*, source: Source, documents: list[Document], run: JobRun) -> N
     with atomic():
         run.lock()
         Document.objects.filter(pk__in=ids).update(deleted_at=timezone.now())
-        Corpus.raise_version()
+        note_changes(documents=ids)
         for document in documents:
             record_event(
                 action="document.delete",

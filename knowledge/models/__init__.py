@@ -4,6 +4,7 @@ from knowledge.models.answers import Answer, Conversation, ConversationShare
 from knowledge.models.documents import Chunk, Collection, Corpus, Document, Source
 from knowledge.models.jobs import Job
 from knowledge.models.prices import Price
+from knowledge.models.vectors import Embedding, EmbeddingSpace, TagSet
 
 __all__ = [
     "Answer",
@@ -13,7 +14,10 @@ __all__ = [
     "ConversationShare",
     "Corpus",
     "Document",
+    "Embedding",
+    "EmbeddingSpace",
     "Job",
     "Price",
     "Source",
+    "TagSet",
 ]

@@ -1,15 +1,10 @@
 from typing import Any, ClassVar
 
 from django.contrib.postgres.fields import ArrayField
-from django.contrib.postgres.search import SearchVectorField
 from django.db import models
-from django.db.models import F
-from pgvector.django import VectorField
 
 from knowledge.querysets import ChunkQuerySet, DocumentQuerySet, manager_of
 from tenants.models import TenantModel, User, validate_tag
-
-DIMENSIONS = 384  # all-MiniLM-L6-v2
 
 
 def tags_field(help_text: str = "") -> "ArrayField[Any, Any]":
@@ -22,9 +17,14 @@ def tags_field(help_text: str = "") -> "ArrayField[Any, Any]":
 
 
 class Corpus(TenantModel):
-    """The version of a tenant's knowledge; every change that a reader could notice raises it."""
+    """The version of a tenant's knowledge; every change that a reader could notice raises it.
+
+    A search index that stands at an older version takes in the documents whose ``revision`` is newer; one that is older
+    than ``floor`` is made afresh, because documents have gone without a trace since.
+    """
 
     version = models.BigIntegerField(default=1)
+    floor = models.BigIntegerField(default=0, db_default=0)
 
     class Meta(TenantModel.Meta):
         verbose_name_plural = "corpora"
@@ -39,11 +39,22 @@ class Corpus(TenantModel):
         return cls.objects.values_list("version", flat=True).first() or 0
 
     @classmethod
-    def raise_version(cls) -> None:
-        """To be called in the transaction that makes the change."""
-        if not cls.objects.update(version=F("version") + 1):
+    def raise_version(cls, *, without_trace: bool = False) -> int:
+        """The next version, which is now in force; to be called in the transaction that makes the change.
+
+        Writers of one tenant wait for each other here until they commit: whoever sees a version sees all that made it.
+
+        Args:
+            without_trace: rows of documents are removed that were still being found.
+        """
+        corpus = cls.objects.select_for_update().first()
+        if corpus is None:
             cls.objects.bulk_create([cls(version=1)], ignore_conflicts=True)
-            cls.objects.update(version=F("version") + 1)
+            corpus = cls.objects.select_for_update().get()
+        version: int = corpus.version + 1
+        changes = {"version": version} | ({"floor": version} if without_trace else {})
+        cls.objects.filter(pk=corpus.pk).update(**changes)
+        return version
 
 
 class Collection(TenantModel):
@@ -98,11 +109,31 @@ class Source(TenantModel):
 
     class Kind(models.TextChoices):
         FOLDER = "folder"
+        GIT = "git", "git repository"
+        WEB = "web", "web site"
+        S3 = "s3", "S3 bucket"
+        PUSH = "push", "pushed by webhook"
 
     name = models.CharField(max_length=200)
     kind = models.CharField(max_length=20, choices=Kind.choices, default=Kind.FOLDER)
     path = models.CharField(
-        max_length=1000, help_text="A folder below the allowed root (RAGSITE_INGEST_ROOT)."
+        max_length=1000,
+        help_text="A folder below the allowed root (RAGSITE_INGEST_ROOT), or the address of what is synchronised.",
+    )
+    options = models.JSONField(
+        default=dict, db_default={}, blank=True, help_text="What its kind asks for beside the path."
+    )
+    credentials = models.TextField(
+        blank=True, default="", db_default="", editable=False, help_text="Encrypted; never shown again."
+    )
+    hook_secret = models.TextField(
+        blank=True, default="", db_default="", editable=False, help_text="Encrypted; signs webhooks."
+    )
+    state = models.JSONField(
+        default=dict,
+        db_default={},
+        editable=False,
+        help_text="What the connector remembers of the last sync.",
     )
     collection = models.ForeignKey(Collection, on_delete=models.PROTECT, related_name="sources")
     tags = tags_field("Given to every document of this source; empty: the collection's default tags.")
@@ -185,6 +216,20 @@ class Document(TenantModel):
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)
     indexed_at = models.DateTimeField(null=True, blank=True, editable=False)
+    revision = models.BigIntegerField(
+        default=0,
+        db_default=0,
+        editable=False,
+        help_text="The corpus version at which search had to notice it last.",
+    )
+    fingerprint = models.CharField(
+        max_length=200,
+        blank=True,
+        default="",
+        db_default="",
+        editable=False,
+        help_text="What its source said of its content; the same again: unchanged.",
+    )
     deleted_at = models.DateTimeField(null=True, blank=True, editable=False)
 
     objects: ClassVar[Any] = manager_of(DocumentQuerySet)
@@ -202,6 +247,8 @@ class Document(TenantModel):
         indexes = [
             # The list of documents, newest first.
             models.Index(fields=["tenant", "-created_at", "-id"], name="documents_of_tenant"),
+            # What a search index has to take in since it was made.
+            models.Index(fields=["tenant", "revision"], name="documents_by_revision"),
         ]
 
     def __str__(self) -> str:
@@ -223,17 +270,24 @@ class Chunk(TenantModel):
     text = models.TextField()
     tokens = models.PositiveIntegerField()
     content_hash = models.CharField(max_length=64)
-    search = SearchVectorField()
-    embedding = VectorField(dimensions=DIMENSIONS)
+    embedding_hash = models.BinaryField(
+        max_length=32,
+        null=True,
+        help_text="Of the text that is embedded: its vector is the one of this hash.",
+    )
+    terms = models.BinaryField(
+        null=True, help_text="Its search terms and their counts (``retrieval/analysis.py``)."
+    )
 
     objects: ClassVar[Any] = manager_of(ChunkQuerySet)
 
     class Meta(TenantModel.Meta):
         ordering = ["document", "ordinal"]
         indexes = [
-            # A document's chunks in order: the swap, and the section around a passage. Its prefix serves both arms
-            # of the search, which scan one tenant exactly.
+            # A document's chunks in order: the swap, the section around a passage, what a search index takes in.
             models.Index(fields=["tenant", "document", "ordinal"], name="chunks_of_document"),
+            # Which vectors are still in use.
+            models.Index(fields=["tenant", "embedding_hash"], name="chunks_by_embedding"),
         ]
 
     def __str__(self) -> str:

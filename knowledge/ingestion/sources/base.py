@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class SourceError(Exception):
@@ -15,14 +15,24 @@ class SourceError(Exception):
 
 @dataclass(frozen=True)
 class SourceItem:
-    """One document of a source: ``uri`` is its path there, ``size`` in bytes."""
+    """One document of a source.
+
+    Attributes:
+        uri: its path there, at most 1,000 characters; its ending tells the format.
+        size: in bytes; 0 where the source does not say.
+        fingerprint: what the source says of the content (commit's blob, ETag, time and size), at most 200 characters.
+            The same as at the last sync: unchanged, and never fetched. Empty: fetch it to see.
+        title: replaces the one found in the file.
+    """
 
     uri: str
     size: int
+    fingerprint: str = ""
+    title: str = ""
 
 
 class SourceConnector(Protocol):
-    """Lists and fetches."""
+    """Lists and fetches. Made for one sync, closed after it."""
 
     def list_items(self) -> Iterator[SourceItem]:
         """Every document of the source, in a stable order. Raises SourceError."""
@@ -30,4 +40,12 @@ class SourceConnector(Protocol):
 
     def fetch(self, item: SourceItem) -> bytes:
         """A document's bytes. Raises OSError when it has just gone, SourceError when it may not be read."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """What the next sync should know (JSON); kept with the source once this one has gone through."""
+        ...
+
+    def close(self) -> None:
+        """Gives back what it holds: processes, connections, temporary files."""
         ...

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from knowledge.ingestion.sources.base import SourceError, SourceItem
 from ragsite.core.config import config
@@ -58,10 +59,22 @@ class FolderConnector:
                         f"The folder holds more than {MAX_ITEMS} files: make several sources of its sub-folders.",
                         permanent=True,
                     )
-                yield SourceItem(uri=path.relative_to(self._folder).as_posix(), size=path.stat().st_size)
+                known = path.stat()
+                yield SourceItem(
+                    uri=path.relative_to(self._folder).as_posix(),
+                    size=known.st_size,
+                    # The inode's own time too: tools that set a file's time back cannot set that.
+                    fingerprint=f"{known.st_size}-{known.st_mtime_ns}-{known.st_ctime_ns}-{known.st_ino}",
+                )
 
     def fetch(self, item: SourceItem) -> bytes:
         # O_NOFOLLOW: a file that has become a link since it was listed could point anywhere.
         descriptor = os.open(self._folder / item.uri, os.O_RDONLY | os.O_NOFOLLOW)
         with os.fdopen(descriptor, "rb") as file:
             return file.read(config().max_upload_bytes + 1)
+
+    def state(self) -> dict[str, Any]:
+        return {}
+
+    def close(self) -> None:
+        """Nothing is held."""

@@ -1,0 +1,76 @@
+"""Vectors by text: computed once for a text and a model in a tenant, and found again when the text comes back."""
+
+from collections.abc import Callable, Mapping
+from hashlib import sha256
+
+from django.utils import timezone
+
+from knowledge.embedding.base import Embedder
+from knowledge.models import Embedding, EmbeddingSpace
+from tenants.scope import atomic, require_tenant_id
+
+BATCH = 32  # a cancelled job ends between two of them
+
+
+def text_hash(text: str) -> bytes:
+    """SHA-256 of a text as it is embedded."""
+    return sha256(text.encode("utf-8", "surrogatepass")).digest()
+
+
+def active_space(*, embedder: Embedder) -> EmbeddingSpace:
+    """The space that the tenant in force is searched in; made on first use."""
+    space: EmbeddingSpace | None = EmbeddingSpace.objects.filter(state=EmbeddingSpace.State.ACTIVE).first()
+    if space is None:
+        with atomic():
+            EmbeddingSpace.objects.bulk_create(
+                [
+                    EmbeddingSpace(
+                        model=embedder.name,
+                        dimensions=embedder.dimensions,
+                        state=EmbeddingSpace.State.ACTIVE,
+                        activated_at=timezone.now(),
+                    )
+                ],
+                ignore_conflicts=True,
+            )
+            space = EmbeddingSpace.objects.get(state=EmbeddingSpace.State.ACTIVE)
+    found: EmbeddingSpace = space
+    return found
+
+
+def store_vectors(
+    *,
+    texts: Mapping[bytes, str],
+    embedder: Embedder,
+    space: EmbeddingSpace | None = None,
+    on_progress: Callable[[float], None] = lambda share: None,
+) -> int:
+    """Embeds those texts whose vectors the space does not hold, and returns how many they were.
+
+    Nothing is held open while the model works: each batch is committed by itself, and a vector that nobody comes to use is
+    harmless.
+
+    Args:
+        texts: by ``text_hash``.
+        space: the active one when not given.
+        on_progress: called with the share done, 0–1, after each batch; may raise to end the work.
+    """
+    space = space or active_space(embedder=embedder)
+    wanted = list(texts)
+    held: set[bytes] = set()
+    for begin in range(0, len(wanted), 5000):
+        rows = Embedding.objects.filter(space=space, text_hash__in=wanted[begin : begin + 5000])
+        held |= {bytes(each) for each in rows.values_list("text_hash", flat=True)}
+    missing = [each for each in wanted if each not in held]
+    for begin in range(0, len(missing), BATCH):
+        batch = missing[begin : begin + BATCH]
+        vectors = embedder.embed([texts[each] for each in batch])
+        Embedding.objects.bulk_create(
+            [
+                Embedding(tenant_id=require_tenant_id(), space=space, text_hash=each, vector=vector)
+                for each, vector in zip(batch, vectors, strict=True)
+            ],
+            ignore_conflicts=True,
+        )
+        on_progress(min(begin + BATCH, len(missing)) / len(missing))
+    return len(missing)
