@@ -14,6 +14,8 @@ class RetrievalConfig:
 
     Attributes:
         candidates: chunks taken from each arm.
+        feedback_passages, feedback_weight: one step of Rocchio: the dense arm goes again with
+            ``q + weight · mean of the best passages' vectors``, each of length 1; 0 passages: not.
         keyword_weight: weight of the standardised keyword score; the dense one weighs the rest.
         dense_deviation: the standard deviation of cosines over a corpus, a constant of the embedding model.
         bm25_k1, bm25_b: as in Robertson & Zaragoza, "The Probabilistic Relevance Framework: BM25 and Beyond" (2009).
@@ -24,7 +26,9 @@ class RetrievalConfig:
         context_tokens: the budget of all passages together.
     """
 
-    candidates: int = 50
+    candidates: int = 100
+    feedback_passages: int = 3
+    feedback_weight: float = 0.3
     keyword_weight: float = 0.3
     dense_deviation: float = 0.10
     bm25_k1: float = 0.9

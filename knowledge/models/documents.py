@@ -1,10 +1,11 @@
 from typing import Any, ClassVar
 
 from django.contrib.postgres.fields import ArrayField
-from django.db import models
+from django.db import connections, models
 
 from knowledge.querysets import ChunkQuerySet, DocumentQuerySet, manager_of
 from tenants.models import TenantModel, User, validate_tag
+from tenants.scope import alias, require_tenant_id
 
 
 def tags_field(help_text: str = "") -> "ArrayField[Any, Any]":
@@ -47,13 +48,14 @@ class Corpus(TenantModel):
         Args:
             without_trace: rows of documents are removed that were still being found.
         """
-        corpus = cls.objects.select_for_update().first()
-        if corpus is None:
-            cls.objects.bulk_create([cls(version=1)], ignore_conflicts=True)
-            corpus = cls.objects.select_for_update().get()
-        version: int = corpus.version + 1
-        changes = {"version": version} | ({"floor": version} if without_trace else {})
-        cls.objects.filter(pk=corpus.pk).update(**changes)
+        cls.objects.bulk_create([cls(version=1)], ignore_conflicts=True)
+        values = "version = version + 1" + (", floor = version + 1" if without_trace else "")
+        with connections[alias()].cursor() as cursor:
+            cursor.execute(
+                f"UPDATE {cls._meta.db_table} SET {values} WHERE tenant_id = %s RETURNING version",  # noqa: S608
+                [require_tenant_id()],
+            )
+            version: int = cursor.fetchone()[0]
         return version
 
 

@@ -1,8 +1,8 @@
 """From text to search terms: words by their stem, identifiers whole.
 
-Engineers search for what no stemmer knows: ``ge-0/0/1``, ``10.1.0.0/16``, ``ERR-4711``, ``MTU 9216``, ``RFC 7938``. A compound
-is kept whole and gives its telling parts too; a word with the number behind it also counts as one (``rfc7938``), however
-it is spelt. Terms are stored as CRC-32 of their text: 4 bytes each, one false match in some 40,000 questions.
+Engineers search for what no stemmer knows: ``ge-0/0/1``, ``10.1.0.0/16``, ``ERR-4711``, ``MTU 9216``, ``RFC 7938``. A
+compound is kept whole and gives its telling parts too; a word with the number behind it also counts as one (``rfc7938``),
+however it is spelt. Terms are stored as CRC-32 of their text: 4 bytes each, one false match in some 40,000 questions.
 """
 
 import re

@@ -1,6 +1,6 @@
 """The values that the stages of retrieval pass on."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from uuid import UUID
 
 
@@ -13,16 +13,31 @@ class Filters:
 
 
 @dataclass(frozen=True)
-class Arm:
-    """One arm's scores by chunk, best first, and the standard deviation of its scores over all that the asker reads.
+class Ranked:
+    """A chunk in a ranking.
 
-    ``coverage`` is the keyword arm's alone: the share of the question's words that a chunk holds, each weighed by its
-    idf, 0–1.
+    Attributes:
+        fused: the score of both arms together.
+        cosine: similarity of question and chunk.
+        keyword: BM25, 0 when no term matches.
+        coverage: the share of the question's terms that the chunk holds, each weighed by its idf, 0–1.
     """
 
-    scores: dict[UUID, float]
-    deviation: float
-    coverage: dict[UUID, float] = field(default_factory=dict)
+    chunk_id: UUID
+    document_id: UUID
+    fused: float
+    cosine: float
+    keyword: float
+    coverage: float
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """What the arms found, each best first, and what they come to together; the fused list holds both others."""
+
+    dense: tuple[Ranked, ...]
+    keyword: tuple[Ranked, ...]
+    fused: tuple[Ranked, ...]
 
 
 @dataclass(frozen=True)

@@ -1,21 +1,21 @@
-"""Two arms into one list."""
+"""Two arms into one score."""
 
-from uuid import UUID
-
-from knowledge.retrieval.base import Arm
+from knowledge.retrieval.segment import Vectors
 
 
-def fuse_arms(*, dense: Arm, keyword: Arm, keyword_weight: float) -> list[tuple[UUID, float]]:
-    """``w·keyword/sd_k + (1-w)·dense/sd_d``, best first: each arm counts by how far it stands out of its own scores.
+def fuse_scores(
+    *,
+    cosines: Vectors,
+    keywords: Vectors,
+    dense_deviation: float,
+    keyword_deviation: float,
+    keyword_weight: float,
+) -> Vectors:
+    """``w·keyword/sd_k + (1-w)·cosine/sd_d`` for each row: an arm counts by how far it stands out of its own scores.
 
-    Every chunk must have its dense score. An arm whose scores do not vary says nothing and is left out.
+    An arm whose scores do not vary says nothing and is left out.
     """
-
-    def standardised(arm: Arm, pk: UUID) -> float:
-        return arm.scores.get(pk, 0.0) / arm.deviation if arm.deviation > 0 else 0.0
-
-    fused = {
-        pk: keyword_weight * standardised(keyword, pk) + (1 - keyword_weight) * standardised(dense, pk)
-        for pk in dense.scores.keys() | keyword.scores.keys()
-    }
-    return sorted(fused.items(), key=lambda item: (-item[1], item[0]))
+    fused = (1 - keyword_weight) / dense_deviation * cosines
+    if keyword_deviation > 0:
+        fused = fused + keyword_weight / keyword_deviation * keywords
+    return fused

@@ -1,110 +1,89 @@
-"""The keyword arm: BM25 over PostgreSQL's lexemes, filtered by tenant and role before ranking.
+"""The keyword arm: BM25 over the terms of ``analysis.py``, among the rows that the asker may be shown.
 
-The statistics (how many chunks hold a word, how long chunks are) are those of what the asker may read, so a score tells
-nothing of what they may not. Any word may match (OR): long questions rarely have all their words in one passage.
+The statistics (how many chunks hold a term, how long chunks are) are those of what the asker may read, so a score tells
+nothing of what they may not. Any term may match: long questions rarely have all their words in one passage.
 """
 
 import math
-from collections import defaultdict
-from typing import Any
-from uuid import UUID
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from django.contrib.postgres.fields import ArrayField
-from django.contrib.postgres.search import SearchQuery
-from django.db import connection
-from django.db.models import Avg, Count, F, Func, QuerySet, TextField, Value
+import numpy as np
+from numpy.typing import NDArray
 
-from knowledge.retrieval.base import Arm
-
-MAX_LEXEMES = 60
+from knowledge.retrieval.analysis import hash_term
+from knowledge.retrieval.segment import Rows, Vectors
+from knowledge.retrieval.view import IndexView, Selection
 
 
-def question_lexemes(*, question: str, languages: list[str]) -> list[str]:
-    """The question's words as PostgreSQL stems them in each language, without stop words."""
-    found: dict[str, None] = {}
-    with connection.cursor() as cursor:
-        for language in languages:
-            cursor.execute("SELECT tsvector_to_array(to_tsvector(%s::regconfig, %s))", [language, question])
-            found |= dict.fromkeys(cursor.fetchone()[0])
-    return list(found)[:MAX_LEXEMES]
+@dataclass(frozen=True)
+class KeywordScores:
+    """BM25 of every row of a view.
+
+    Attributes:
+        scores: of each part's rows; 0 where no term matches or the asker may not look.
+        covered: the share of the question's terms that a row holds, each weighed by its idf, 0–1.
+        deviation: the standard deviation of the scores over the selection, those of 0 too.
+    """
+
+    scores: tuple[NDArray[np.float32], ...]
+    covered: tuple[NDArray[np.float32], ...]
+    deviation: float
+
+    def best(self, *, view: IndexView, limit: int) -> tuple[Rows, Vectors]:
+        """The ``limit`` best rows that match at all, best first."""
+        from knowledge.retrieval.vector import best_of
+
+        rows, scores = [], []
+        for base, each in zip(view.bases, self.scores, strict=True):
+            matching = np.flatnonzero(each)
+            rows.append(matching + base)
+            scores.append(each[matching])
+        if not rows:
+            return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32)
+        return best_of(np.concatenate(rows), np.concatenate(scores), limit)
+
+    def of(self, *, view: IndexView, rows: Rows) -> tuple[Vectors, Vectors]:
+        """``(scores, covered)`` of given rows."""
+        scores, covered = np.zeros(len(rows), dtype=np.float32), np.zeros(len(rows), dtype=np.float32)
+        for part, places, own in view.split(rows):
+            scores[places], covered[places] = self.scores[part][own], self.covered[part][own]
+        return scores, covered
 
 
-class _MatchingTerms(Func):
-    """``lexeme:count`` of the question's words in a vector, so that no whole vector crosses the wire."""
-
-    template = (
-        "(SELECT array_agg(u.lexeme || ':' || coalesce(array_length(u.positions, 1), 1))"
-        " FROM unnest(%(expressions)s::text[]))"
-    )
-    arg_joiner = ") u WHERE u.lexeme = ANY("
-
-
-def _quote(lexeme: str) -> str:
-    return "'" + lexeme.replace("\\", "\\\\").replace("'", "''") + "'"
-
-
-def search_keywords(*, chunks: "QuerySet[Any]", lexemes: list[str], limit: int, k1: float, b: float) -> Arm:
-    """The ``limit`` best chunks by BM25 with Lucene's idf, ``log(1 + (N - n + 0.5) / (n + 0.5))``.
+def search_keywords(
+    *, view: IndexView, selection: Selection, terms: Sequence[str], k1: float, b: float
+) -> KeywordScores:
+    """BM25 as Lucene computes it: ``Σ idf · tf / (tf + k1 · (1 - b + b · length / mean))`` with
+    ``idf = log(1 + (N - n + 0.5) / (n + 0.5))``.
 
     Args:
-        chunks: what the asker may read.
-        lexemes: of ``question_lexemes``.
-        k1, b: saturation and length normalisation.
+        terms: of ``question_terms``.
+        k1, b: saturation and length normalisation (Robertson & Zaragoza, "The Probabilistic Relevance Framework", 2009).
     """
-    if not lexemes:
-        return Arm(scores={}, deviation=0.0)
-    corpus = chunks.aggregate(total=Count("id"), length=Avg("tokens"))
-    total, mean_length = corpus["total"], float(corpus["length"] or 1)
-    query = SearchQuery(" | ".join(_quote(lexeme) for lexeme in lexemes), search_type="raw", config="simple")
-    rows = (
-        chunks.filter(search=query)
-        .annotate(
-            terms=_MatchingTerms(
-                F("search"),
-                Value(lexemes, output_field=ArrayField(TextField())),
-                output_field=ArrayField(TextField()),
-            )
-        )
-        .values_list("id", "tokens", "terms")
-    )
-    return _score(
-        rows=list(rows), lexemes=lexemes, total=total, mean_length=mean_length, limit=limit, k1=k1, b=b
-    )
-
-
-def _score(
-    *,
-    rows: list[tuple[UUID, int, list[str]]],
-    lexemes: list[str],
-    total: int,
-    mean_length: float,
-    limit: int,
-    k1: float,
-    b: float,
-) -> Arm:
-    counts: list[tuple[UUID, int, dict[str, int]]] = []
-    holding: defaultdict[str, int] = defaultdict(int)
-    for pk, tokens, terms in rows:
-        of_chunk: dict[str, int] = {}
-        for term in terms:
-            lexeme, _, count = term.rpartition(":")
-            of_chunk[lexeme] = int(count)
-            holding[lexeme] += 1
-        counts.append((pk, tokens, of_chunk))
-    # A word that no chunk holds is the most telling one: it counts in what a chunk could have covered.
-    idf = {w: math.log(1 + (total - holding[w] + 0.5) / (holding[w] + 0.5)) for w in lexemes}
-    most = sum(idf.values()) or 1.0
-    scores = {
-        pk: sum(idf[w] * tf / (tf + k1 * (1 - b + b * tokens / mean_length)) for w, tf in of_chunk.items())
-        for pk, tokens, of_chunk in counts
-    }
-    # Over all that the asker reads: what does not match scores zero.
-    mean = sum(scores.values()) / max(total, 1)
-    square = sum(score * score for score in scores.values()) / max(total, 1)
-    best = sorted(scores.items(), key=lambda item: (-item[1], item[0]))[:limit]
-    chosen = dict(best)
-    return Arm(
-        scores=chosen,
-        deviation=math.sqrt(max(0.0, square - mean * mean)),
-        coverage={pk: sum(idf[w] for w in terms) / most for pk, _, terms in counts if pk in chosen},
-    )
+    scores = tuple(np.zeros(part.segment.size, dtype=np.float32) for part in view.parts)
+    covered = tuple(np.zeros(part.segment.size, dtype=np.float32) for part in view.parts)
+    # A term that no chunk holds is the most telling one: it counts in what a chunk could have covered.
+    most = 0.0
+    for term in terms:
+        found, holding = [], 0
+        for part, mask in zip(view.parts, selection.masks, strict=True):
+            rows, counts = part.segment.postings(hash_term(term))
+            kept = mask[rows]
+            found.append((rows[kept], counts[kept]))
+            holding += len(found[-1][0])
+        idf = math.log(1 + (selection.total - holding + 0.5) / (holding + 0.5))
+        most += idf
+        for number, (rows, counts) in enumerate(found):
+            tf = counts.astype(np.float32)
+            lengths = view.parts[number].segment.lengths[rows]
+            norm = np.float32(k1 * (1 - b)) + np.float32(k1 * b / selection.mean_length) * lengths
+            scores[number][rows] += np.float32(idf) * tf / (tf + norm)
+            covered[number][rows] += np.float32(idf)
+    total = max(1, selection.total)
+    mean = sum(float(each.sum(dtype=np.float64)) for each in scores) / total
+    square = sum(float(np.square(each, dtype=np.float64).sum()) for each in scores) / total
+    if most:
+        for each in covered:
+            each /= np.float32(most)
+    return KeywordScores(scores=scores, covered=covered, deviation=math.sqrt(max(0.0, square - mean * mean)))

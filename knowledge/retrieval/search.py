@@ -3,20 +3,25 @@
 import math
 from typing import Any
 
+import numpy as np
 from django.db.models import Value
 from django.db.models.functions import Substr
 
 from knowledge.config import RetrievalConfig
 from knowledge.embedding.base import Vectors
-from knowledge.models import Chunk, Collection, Document
-from knowledge.retrieval.base import Arm, Filters, FoundPassage
+from knowledge.models import Chunk, Collection, Corpus, Document, EmbeddingSpace, TagSet
+from knowledge.retrieval.analysis import question_terms
+from knowledge.retrieval.base import Filters, FoundPassage, Ranked, Ranking
 from knowledge.retrieval.expand import expand_spans
-from knowledge.retrieval.fusion import fuse_arms
-from knowledge.retrieval.keyword import question_lexemes, search_keywords
-from knowledge.retrieval.vector import cosines_of, search_vectors
+from knowledge.retrieval.fusion import fuse_scores
+from knowledge.retrieval.keyword import KeywordScores, search_keywords
+from knowledge.retrieval.segment import Rows
+from knowledge.retrieval.tenant_index import IndexKey, indexes
+from knowledge.retrieval.vector import best_of, move_towards, search_vectors
+from knowledge.retrieval.view import EMPTY, IndexView
 from ragsite.core.observability import RETRIEVAL_RESULTS
 from tenants.models import Membership
-from tenants.scope import atomic
+from tenants.scope import atomic, require_tenant_id
 
 SWAPPED_TRIES = 3
 
@@ -57,30 +62,18 @@ def _search_once(
 ) -> tuple[list[FoundPassage], bool]:
     """The passages, and whether a document was swapped or deleted under the search's feet; then it is left out."""
     with atomic():
-        chunks = _readable_chunks(membership=membership, filters=filters)
-        dense = search_vectors(
-            chunks=chunks,
+        ranking = rank_chunks(
+            membership=membership,
+            question=question,
             vector=vector,
             limit=max(config.candidates, 4 * k),
-            deviation=config.dense_deviation,
+            filters=filters,
+            config=config,
         )
-        languages = sorted(set(Collection.objects.values_list("language", flat=True)))
-        keyword = search_keywords(
-            chunks=chunks,
-            lexemes=question_lexemes(question=question, languages=languages),
-            limit=max(config.candidates, 4 * k),
-            k1=config.bm25_k1,
-            b=config.bm25_b,
-        )
-        missing = list(keyword.scores.keys() - dense.scores.keys())
-        if missing:
-            dense = Arm(
-                scores=dense.scores | cosines_of(chunks=chunks, vector=vector, ids=missing),
-                deviation=dense.deviation,
-            )
-        best = fuse_arms(dense=dense, keyword=keyword, keyword_weight=config.keyword_weight)[:k]
-        rows = chunks.defer("embedding", "search").in_bulk([pk for pk, _ in best])
-        found = [rows[pk] for pk, _ in best if pk in rows]
+        chunks = _readable_chunks(membership=membership, filters=filters)
+        best = ranking.fused[:k]
+        rows = chunks.defer("terms", "embedding_hash").in_bulk([each.chunk_id for each in best])
+        found = [rows[each.chunk_id] for each in best if each.chunk_id in rows]
         spans = expand_spans(
             chunks=chunks,
             found=found,
@@ -88,7 +81,7 @@ def _search_once(
             context_tokens=config.context_tokens,
         )
         documents = _documents_with_spans(membership=membership, found=found, spans=spans)
-    fused = dict(best)
+    of_chunk = {each.chunk_id: each for each in best}
     passages: list[FoundPassage] = []
     swapped = len(found) < len(best)
     for index, chunk in enumerate(found):
@@ -110,17 +103,101 @@ def _search_once(
                 collection=document.collection.slug,
                 heading=" › ".join(chunk.heading_path),
                 text=text,
-                score=round(squash(fused[chunk.pk], config), 4),
+                score=round(squash(of_chunk[chunk.pk].fused, config), 4),
                 page=_page_of(document, span.start),
                 start=span.start,
                 end=span.end,
-                cosine=round(dense.scores[chunk.pk], 4),
-                keyword=round(keyword.scores.get(chunk.pk, 0.0), 4),
-                coverage=round(keyword.coverage.get(chunk.pk, 0.0), 4),
+                cosine=round(of_chunk[chunk.pk].cosine, 4),
+                keyword=round(of_chunk[chunk.pk].keyword, 4),
+                coverage=round(of_chunk[chunk.pk].coverage, 4),
                 updated_at=document.updated_at.isoformat(),
             )
         )
     return passages, swapped
+
+
+def rank_chunks(
+    *,
+    membership: Membership,
+    question: str,
+    vector: Vectors,
+    limit: int,
+    filters: Filters,
+    config: RetrievalConfig,
+) -> Ranking:
+    """Both arms and their fusion, over the chunks that the member may read and nothing else.
+
+    The index is of the whole tenant. Which of its rows may be looked at, the database says in the asker's own scope: the
+    sets of tags that row-level security shows and the role reads. Nothing else is scored, nor counted in any figure.
+
+    Args:
+        limit: chunks of each arm.
+        vector: of the question, shape ``(dimensions,)``, of length 1.
+    """
+    with atomic():
+        tag_sets = TagSet.objects.visible_to(membership)
+        if filters.tags:
+            tag_sets = tag_sets.filter(tags__overlap=list(filters.tags))
+        readable = frozenset(pk.bytes for pk in tag_sets.values_list("pk", flat=True))
+        view = _current_view(dimensions=len(vector))
+        terms = question_terms(question, languages=_languages())
+    collections = frozenset(pk.bytes for pk in filters.collection_ids) if filters.collection_ids else None
+    selection = view.select(tag_sets=readable, collections=collections)
+    if not selection.total:
+        return Ranking(dense=(), keyword=(), fused=())
+    keyword = search_keywords(view=view, selection=selection, terms=terms, k1=config.bm25_k1, b=config.bm25_b)
+    by_words, _ = keyword.best(view=view, limit=limit)
+    by_vector, _ = search_vectors(view=view, selection=selection, vector=vector, limit=limit)
+    rows = np.union1d(by_words, by_vector)
+    fused = _fuse(view=view, rows=rows, vector=vector, keyword=keyword, config=config)
+    if config.feedback_passages:
+        nearest, _ = best_of(rows, fused, config.feedback_passages)
+        moved = move_towards(vector, view.vectors(nearest), weight=config.feedback_weight)
+        again, _ = search_vectors(view=view, selection=selection, vector=moved, limit=limit)
+        rows = np.union1d(rows, again)
+        fused = _fuse(view=view, rows=rows, vector=moved, keyword=keyword, config=config)
+    best, scores = best_of(rows, fused, len(rows))
+    cosines = view.vectors(best) @ vector
+    keywords, covered = keyword.of(view=view, rows=best)
+    ranked = [
+        Ranked(chunk_id, document_id, *map(float, figures))
+        for chunk_id, document_id, *figures in zip(
+            view.chunk_ids(best), view.document_ids(best), scores, cosines, keywords, covered, strict=True
+        )
+    ]
+    of_row = dict(zip(best.tolist(), ranked, strict=True))
+    return Ranking(
+        dense=tuple(of_row[row] for row in by_vector.tolist()),
+        keyword=tuple(of_row[row] for row in by_words.tolist()),
+        fused=tuple(ranked),
+    )
+
+
+def _current_view(*, dimensions: int) -> IndexView:
+    """The tenant's index at the version that this transaction sees, or a later one."""
+    corpus = Corpus.objects.values_list("version", "floor").first()
+    space = EmbeddingSpace.objects.filter(state=EmbeddingSpace.State.ACTIVE).first()
+    if corpus is None or space is None:
+        return EMPTY
+    key = IndexKey(tenant_id=require_tenant_id(), space_id=space.pk, dimensions=space.dimensions)
+    version, floor = corpus
+    return indexes.of(key).at(version=version, floor=floor)
+
+
+def _languages() -> list[str]:
+    return sorted(set(Collection.objects.values_list("language", flat=True)))
+
+
+def _fuse(
+    *, view: IndexView, rows: Rows, vector: Vectors, keyword: KeywordScores, config: RetrievalConfig
+) -> Vectors:
+    return fuse_scores(
+        cosines=view.vectors(rows) @ vector,
+        keywords=keyword.of(view=view, rows=rows)[0],
+        dense_deviation=config.dense_deviation,
+        keyword_deviation=keyword.deviation,
+        keyword_weight=config.keyword_weight,
+    )
 
 
 def squash(fused: float, config: RetrievalConfig) -> float:

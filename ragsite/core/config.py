@@ -106,6 +106,7 @@ class Config(BaseSettings):
     answer_seconds: float = Field(default=60, gt=0)
 
     embedding_model: str = "all-MiniLM-L6-v2"
+    index_memory_bytes: int = Field(default=256 * 2**20, ge=2**20)
     embedding_threads: int = Field(default=2, ge=1, le=64)
 
     site_url: str = ""

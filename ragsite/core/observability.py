@@ -30,6 +30,9 @@ ACTIVE_REQUESTS = Gauge("rag_active_requests", "Questions being answered")
 RETRIEVAL_RESULTS = Histogram(
     "rag_retrieval_results", "Passages per question", buckets=(0, 1, 2, 3, 5, 10, 20)
 )
+INDEX_REFRESH = Histogram(
+    "rag_index_refresh_seconds", "Bringing a tenant's search index up to date", ["kind"], buckets=BUCKETS
+)
 EMPTY_RESULTS = Counter("rag_empty_results_total", "Questions without enough evidence")
 FEEDBACK = Counter("rag_feedback_total", "Ratings", ["rating"])
 INGESTED = Counter("rag_ingest_documents_total", "Documents ingested", ["status"])

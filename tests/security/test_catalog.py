@@ -68,8 +68,17 @@ def test_policies_are_for_the_two_roles_alone_and_ask_for_the_tenant(catalog: An
     assert all(roles == {APP, PLATFORM} for roles in found.values())
     tagged = {table for table, *_, using, _ in policies if "ragsite.tags" in (using or "")}
     assert tagged == {
-        m._meta.db_table for m in tenant_models() if m._meta.model_name in ("document", "chunk")
+        m._meta.db_table
+        for m in tenant_models()
+        if m._meta.model_name in ("document", "chunk", "tagset", "embedding")
     }
+    # A vector tells of its text whatever the tags: only a scope that reads the whole tenant sees any.
+    (vectors,) = [
+        using
+        for table, *_, using, _ in policies
+        if table == "knowledge_embedding" and "tags" in (using or "")
+    ]
+    assert "&&" not in vectors and "= '*'" in vectors
 
 
 def test_the_roles_have_no_rights_beyond_their_own(catalog: Any) -> None:

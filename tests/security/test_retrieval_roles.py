@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 from django.db import connection, connections
-from pgvector import Vector
 
+from knowledge.config import RetrievalConfig
 from knowledge.embedding.factory import embedder
 from knowledge.models import Chunk, Document
-from knowledge.retrieval.keyword import question_lexemes, search_keywords
-from knowledge.retrieval.vector import search_vectors
+from knowledge.retrieval.base import Filters
+from knowledge.retrieval.search import rank_chunks
 from tenants.models import Membership
 from tenants.scope import atomic, enter, scope, unscoped
 from tests.cast import Cast, add_indexed, member_of
@@ -35,40 +35,35 @@ READABLE = {
 EVERYTHING = "extension 7741, communities 64512, marlin, IKE service, project Harbour, hold timer, cerberus"
 
 
-def arms(chunks: Any) -> dict[str, set[str]]:
-    """The titles that each arm finds among ``chunks``, asked for everything that there is."""
-    vector = embedder().embed([EVERYTHING])[0]
-    dense = search_vectors(chunks=chunks, vector=vector, limit=1000, deviation=0.1)
-    keyword = search_keywords(
-        chunks=chunks,
-        lexemes=question_lexemes(question=EVERYTHING, languages=["english"]),
+def arms(membership: Membership) -> dict[str, set[str]]:
+    """The titles that each arm finds in the scope in force, asked for everything that there is."""
+    ranking = rank_chunks(
+        membership=membership,
+        question=EVERYTHING,
+        vector=embedder().embed([EVERYTHING])[0],
         limit=1000,
-        k1=0.9,
-        b=0.5,
+        filters=Filters(),
+        config=RetrievalConfig(),
     )
     with unscoped(reason="tests"):
         titles = dict(Chunk.objects.values_list("id", "document__title"))
         tenants = dict(Chunk.objects.values_list("id", "tenant__slug"))
-    assert {tenants[pk] for pk in dense.scores} <= {"acme"}
-    assert {tenants[pk] for pk in keyword.scores} <= {"acme"}
-    return {"dense": {titles[pk] for pk in dense.scores}, "keyword": {titles[pk] for pk in keyword.scores}}
+    found = {"dense": ranking.dense, "keyword": ranking.keyword, "fused": ranking.fused}
+    assert {tenants[each.chunk_id] for ranked in found.values() for each in ranked} <= {"acme"}
+    return {arm: {titles[each.chunk_id] for each in ranked} for arm, ranked in found.items()}
 
 
-def raw_arms() -> dict[str, set[tuple[uuid.UUID, uuid.UUID]]]:
-    """``(tenant, document)`` that plain SQL without any condition of ours finds, in the scope in force."""
-    vector = embedder().embed([EVERYTHING])[0]
+def rows_of(table: str) -> list[tuple[Any, ...]]:
+    """What plain SQL without any condition of ours finds, in the scope in force."""
     with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT tenant_id, document_id FROM knowledge_chunk ORDER BY embedding <=> %s::vector",
-            [Vector(vector.tolist()).to_text()],
-        )
-        dense = set(cursor.fetchall())
-        cursor.execute(
-            "SELECT tenant_id, document_id FROM knowledge_chunk"
-            " WHERE search @@ websearch_to_tsquery('english', %s)",
-            [" or ".join(EVERYTHING.replace(",", " ").split())],
-        )
-        return {"dense": dense, "keyword": set(cursor.fetchall())}
+        cursor.execute(f"SELECT * FROM {table}")
+        return list(cursor.fetchall())
+
+
+def raw_documents() -> set[tuple[uuid.UUID, uuid.UUID]]:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT tenant_id, document_id FROM knowledge_chunk")
+        return set(cursor.fetchall())
 
 
 def test_each_wall_alone_filters_both_arms_by_tenant_and_tags(cast: Cast) -> None:
@@ -77,25 +72,29 @@ def test_each_wall_alone_filters_both_arms_by_tenant_and_tags(cast: Cast) -> Non
     for name, readable in READABLE.items():
         membership = getattr(cast, name).membership
         principal = getattr(cast, name).principal
+        expected = {"dense": readable, "keyword": readable, "fused": readable}
         # Wall 1 alone: the database would show every tag of the tenant.
         with scope(tenant_id=cast.acme.pk, tags=None):
-            found = arms(Chunk.objects.visible_to(membership))
-            assert found == {"dense": readable, "keyword": readable}, name
+            assert arms(membership) == expected, name
             assert set(Document.objects.visible_to(membership).values_list("title", flat=True)) == readable
-        # Wall 2 alone: no condition on tags, then no condition at all.
+            assert len(rows_of("knowledge_embedding")) >= len(SECRETS)
+        # Wall 2 alone: the code asks as one who reads everything, then with no condition at all.
         with enter(principal.scope()):
-            assert arms(Chunk.objects.all()) == {"dense": readable, "keyword": readable}, name
-            for arm, rows in raw_arms().items():
-                assert rows == {(cast.acme.pk, ids[title]) for title in readable}, (name, arm)
+            assert arms(cast.ada.membership) == expected, name
+            assert raw_documents() == {(cast.acme.pk, ids[title]) for title in readable}, name
+            # Vectors tell of texts whatever their tags: not even one's own, unless one reads everything.
+            assert bool(rows_of("knowledge_embedding")) == (name == "ada")
             with connection.cursor() as cursor:
                 cursor.execute("SELECT title FROM knowledge_document")
                 assert {row[0] for row in cursor.fetchall()} == readable
     # The wrong tenant's scope with the right member, and the other way round: nothing.
     with scope(tenant_id=cast.globex.pk, tags=None):
         assert not Chunk.objects.visible_to(cast.ada.membership).exists()
+        assert arms(cast.ada.membership)["fused"] == set()
     with scope(tenant_id=cast.acme.pk, tags=None):
         assert not Chunk.objects.visible_to(cast.gus.membership).exists()
         assert not Chunk.objects.filter(tenant_id=cast.globex.pk).exists()
+        assert arms(cast.gus.membership)["fused"] == set()
 
 
 def found_titles(client: Any, **body: Any) -> set[str]:

@@ -1,24 +1,24 @@
 """The smallest tenant among large ones gets its k results, in both arms, for a role with a rare tag."""
 
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
 import pytest
-from django.contrib.postgres.search import SearchVector
 from django.db import connections
-from django.db.models import Value
 
 from knowledge.config import RetrievalConfig
 from knowledge.embedding.factory import embedder
-from knowledge.models import Chunk, Collection, Document
+from knowledge.embedding.store import active_space
+from knowledge.ingestion.index import note_changes, note_tags
+from knowledge.models import Chunk, Collection, Document, Embedding
+from knowledge.retrieval.analysis import count_terms, pack_terms
 from knowledge.retrieval.base import Filters
-from knowledge.retrieval.keyword import question_lexemes, search_keywords
-from knowledge.retrieval.search import search_passages
-from knowledge.retrieval.vector import search_vectors
+from knowledge.retrieval.search import rank_chunks, search_passages
 from tenants.access import Principal
 from tenants.models import Membership, Role
 from tenants.people import add_member, create_tenant, create_user, save_role
-from tenants.scope import enter, require_tenant_id, scope
+from tenants.scope import atomic, enter, require_tenant_id, scope
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "platform", "owner"])
 
@@ -30,29 +30,34 @@ TEXT = "The maximum prefix limit of the transit session is 9000 in this place."
 def add_chunk(*, tags: list[str], embedding: Any) -> Chunk:
     """A document with one chunk that matches the words of the question, in the tenant in force."""
     collection, _ = Collection.objects.get_or_create(tenant_id=require_tenant_id(), slug="all")
-    document = Document.objects.create(
-        collection=collection,
-        title="Limits",
-        uri="limits",
-        tags=tags,
-        text=TEXT,
-        status="indexed",
-        chunk_count=1,
-    )
-    chunk = Chunk(
-        document=document,
-        collection=collection,
-        tags=tags,
-        ordinal=0,
-        start=0,
-        end=len(TEXT),
-        text=TEXT,
-        tokens=12,
-        content_hash="",
-        search=SearchVector(Value(TEXT), config="english"),
-        embedding=embedding,
-    )
-    chunk.save(force_insert=True)
+    with atomic():
+        document = Document.objects.create(
+            collection=collection,
+            title="Limits",
+            uri="limits",
+            tags=tags,
+            text=TEXT,
+            status="indexed",
+            chunk_count=1,
+        )
+        key = sha256(np.asarray(embedding, dtype=np.float32).tobytes()).digest()
+        chunk = Chunk(
+            document=document,
+            collection=collection,
+            tags=tags,
+            ordinal=0,
+            start=0,
+            end=len(TEXT),
+            text=TEXT,
+            tokens=12,
+            content_hash="",
+            embedding_hash=key,
+            terms=pack_terms(count_terms(TEXT, language="english")),
+        )
+        chunk.save(force_insert=True)
+        Embedding.objects.create(space=active_space(embedder=embedder()), text_hash=key, vector=embedding)
+        note_tags(tags)
+        note_changes(documents=[document.pk])
     return chunk
 
 
@@ -79,6 +84,7 @@ def test_the_smallest_tenant_gets_its_k_results(transactional_db: None) -> None:
         with scope(tenant_id=create_tenant(slug=f"large-{n}", name="Large").pk, tags=None):
             # As near as can be: without a filter in the search itself they would fill every list of candidates.
             chunk = add_chunk(tags=["rare"], embedding=question.tolist())
+            note_tags(["common"])
         with connections["platform"].cursor() as cursor:
             multiply(cursor, chunk=chunk, copies=ROWS)
     with connections["owner"].cursor() as cursor:
@@ -92,29 +98,23 @@ def test_the_smallest_tenant_gets_its_k_results(transactional_db: None) -> None:
         pk = add_member(user=user, role=role).pk
         membership = Membership.objects.select_related("user", "role", "tenant").get(pk=pk)
     principal = Principal(membership=membership, method="jwt", abilities=frozenset({"ask"}))
-    lexemes_of = {"question": QUESTION, "languages": ["english"]}
     expected = {chunk.document_id for chunk in own[:5]}
+    asked: dict[str, Any] = {
+        "question": QUESTION,
+        "vector": question,
+        "filters": Filters(),
+        "config": RetrievalConfig(),
+    }
+    with scope(tenant_id=small.pk, tags=None):
+        everybody = Role(name="all", reads_everything=True, abilities=["ask"])
+        reads_all = Membership(tenant=small, user=user, role=everybody, status=Membership.Status.ACTIVE)
     with enter(principal.scope()):
-        for chunks in (
-            Chunk.objects.visible_to(membership),
-            Chunk.objects.all(),
-        ):  # both walls, the second alone
-            of_chunk = dict(chunks.values_list("id", "document_id"))
-            dense = search_vectors(chunks=chunks, vector=question, limit=5, deviation=0.1)
-            assert {of_chunk[pk] for pk in dense.scores} == expected and len(dense.scores) == 5
-            keyword = search_keywords(
-                chunks=chunks, lexemes=question_lexemes(**lexemes_of), limit=5, k1=0.9, b=0.5
-            )
-            assert {of_chunk[pk] for pk in keyword.scores} == expected and len(keyword.scores) == 5
-        passages = search_passages(
-            membership=membership,
-            question=QUESTION,
-            vector=question,
-            k=5,
-            filters=Filters(),
-            config=RetrievalConfig(),
-        )
+        for member in (membership, reads_all):  # both walls, the second alone
+            ranking = rank_chunks(membership=member, limit=5, **asked)
+            assert {each.document_id for each in ranking.dense} == expected and len(ranking.dense) == 5
+            assert {each.document_id for each in ranking.keyword} == expected and len(ranking.keyword) == 5
+        passages = search_passages(membership=membership, k=5, **asked)
         assert {p.document_id for p in passages} == expected and len(passages) == 5
     with scope(tenant_id=small.pk, tags=None):
-        everything = search_vectors(chunks=Chunk.objects.all(), vector=question, limit=10, deviation=0.1)
-        assert len(everything.scores) == 7
+        everything = rank_chunks(membership=reads_all, limit=10, **asked)
+        assert len(everything.dense) == 7

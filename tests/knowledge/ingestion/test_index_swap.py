@@ -9,7 +9,7 @@ from knowledge.embedding.factory import embedder
 from knowledge.ingestion.index import Original, index_document
 from knowledge.ingestion.parse import ParseError
 from knowledge.ingestion.storage import store_original
-from knowledge.models import Chunk, Collection, Corpus, Document
+from knowledge.models import Chunk, Collection, Corpus, Document, Embedding
 from tenants.scope import scope
 from tests.knowledge.shared import _django_db_helper, on_shared_cast  # noqa: F401
 
@@ -30,9 +30,13 @@ def index(document: Document, data: bytes, **options: Any) -> Any:
     )
 
 
+def vector_of(chunk: Chunk) -> list[float]:
+    return list(Embedding.objects.get(text_hash=chunk.embedding_hash).vector)
+
+
 def rows_of(document: Document) -> dict[str, tuple[Any, list[float], str]]:
     return {
-        c.heading_path[-1]: (c.pk, list(c.embedding), c.text)
+        c.heading_path[-1]: (c.pk, vector_of(c), c.text)
         for c in Chunk.objects.filter(document=document).order_by("ordinal")
     }
 

@@ -4,107 +4,82 @@ from typing import Any
 
 import numpy as np
 import pytest
-from django.contrib.postgres.search import SearchVector
-from django.db.models import Value
 
-from knowledge.models import Chunk, Collection, Document
-from knowledge.retrieval.base import Arm
-from knowledge.retrieval.fusion import fuse_arms
-from knowledge.retrieval.keyword import question_lexemes, search_keywords
-from knowledge.retrieval.vector import cosines_of, search_vectors
-from tenants.scope import atomic, scope
-from tests.knowledge.shared import _django_db_helper, on_shared_cast  # noqa: F401
+from knowledge.retrieval.fusion import fuse_scores
+from knowledge.retrieval.keyword import KeywordScores, search_keywords
+from knowledge.retrieval.view import IndexView
+from tests.knowledge.retrieval.rows import PUBLIC, SECRET, make_segment, make_view
 
-pytestmark = on_shared_cast
-
-# text, tokens: the mean length is 16/3
-TEXTS = (("router a router", 4), ("the router is up", 4), ("bgp neighbours of O'Brien \\ more words here", 8))
+# Lengths 3, 4 and 8: the mean is 5
+TEXTS = ("router a router", "the router is up", "bgp neighbours of a plant more words here")
 
 
-@pytest.fixture
-def made(shared: Any) -> Any:
-    with scope(tenant_id=shared.acme.pk, tags=None), atomic():
-        collection, _ = Collection.objects.get_or_create(tenant_id=shared.acme.pk, slug="bm25", name="BM25")
-        document = Document.objects.create(collection=collection, uri="x", title="x")
-        rows = [
-            Chunk(
-                document=document,
-                collection=collection,
-                ordinal=number,
-                start=0,
-                end=len(text),
-                text=text,
-                tokens=tokens,
-                content_hash=str(number),
-                search=SearchVector(Value(text), config="english"),
-                embedding=[1.0 if place == number else 0.0 for place in range(384)],
-            )
-            for number, (text, tokens) in enumerate(TEXTS)
-        ]
-        Chunk.objects.bulk_create(rows)
-    with scope(tenant_id=shared.acme.pk, tags=None):
-        yield [row.pk for row in rows], Chunk.objects.filter(document=document)
+def search(view: IndexView, *terms: str, tag_sets: Any = (PUBLIC,)) -> KeywordScores:
+    selection = view.select(tag_sets=frozenset(tag_sets), collections=None)
+    return search_keywords(view=view, selection=selection, terms=terms, k1=0.9, b=0.5)
 
 
-def search(chunks: Any, question: str, limit: int = 10) -> Arm:
-    lexemes = question_lexemes(question=question, languages=["english"])
-    return search_keywords(chunks=chunks, lexemes=lexemes, limit=limit, k1=0.9, b=0.5)
+def best(view: IndexView, *terms: str, limit: int = 10, **options: Any) -> list[tuple[int, float]]:
+    rows, scores = search(view, *terms, **options).best(view=view, limit=limit)
+    return list(zip(rows.tolist(), [round(float(each), 5) for each in scores], strict=True))
 
 
-def test_bm25_by_hand(made: Any) -> None:
-    (first, second, third), chunks = made
-    arm = search(chunks, "Which routers?")
-    # idf = ln(1 + (3 - 2 + 0.5) / (2 + 0.5)) = 0.470004; the norm of a chunk of 4 tokens is
-    # 0.9 · (0.5 + 0.5 · 4 / 5.3333) = 0.7875: 0.470004 · 2 / 2.7875 and 0.470004 · 1 / 1.7875
-    assert arm.scores == {first: pytest.approx(0.337223, abs=1e-5), second: pytest.approx(0.262939, abs=1e-5)}
-    assert list(arm.scores) == [first, second]
-    # Over all three, the third scoring 0: mean 0.200054, mean square 0.060952
-    assert arm.deviation == pytest.approx(0.144645, abs=1e-4)
-    # idf = ln(1 + 2.5 / 1.5) = 0.980829; norm 0.9 · (0.5 + 0.5 · 8 / 5.3333) = 1.125
-    assert search(chunks, "bgp").scores == {third: pytest.approx(0.461567, abs=1e-5)}
-    both = search(chunks, "bgp router")
-    assert list(both.scores) == [third, first, second]
-    assert list(search(chunks, "bgp router", limit=1).scores) == [third]
+def test_bm25_by_hand() -> None:
+    view = make_view(make_segment(TEXTS))
+    # idf = ln(1 + (3 - 2 + 0.5) / (2 + 0.5)) = 0.470004. Norms: 0.9 · (0.5 + 0.5 · 3 / 5) = 0.72 and
+    # 0.9 · (0.5 + 0.5 · 4 / 5) = 0.81: 0.470004 · 2 / 2.72 and 0.470004 · 1 / 1.81
+    assert best(view, "router") == [
+        (0, pytest.approx(0.34559, abs=1e-5)),
+        (1, pytest.approx(0.25967, abs=1e-5)),
+    ]
+    # Over all three, the third scoring 0: mean 0.201753, mean square 0.062288
+    assert search(view, "router").deviation == pytest.approx(0.146915, abs=1e-5)
+    # idf = ln(1 + 2.5 / 1.5) = 0.980829; norm 0.9 · (0.5 + 0.5 · 8 / 5) = 1.17
+    assert best(view, "bgp") == [(2, pytest.approx(0.45200, abs=1e-5))]
+    assert [row for row, _ in best(view, "bgp", "router")] == [2, 0, 1]
+    assert [row for row, _ in best(view, "bgp", "router", limit=1)] == [2]
+    # Half of what was asked, by weight: the absent word is the most telling one.
+    arm = search(view, "router", "absent")
+    idf = float(np.log(1 + 3.5 / 0.5))
+    assert arm.covered[0].tolist() == pytest.approx([0.470004 / (0.470004 + idf)] * 2 + [0.0])
 
 
-def test_what_holds_no_word_or_odd_ones(made: Any) -> None:
-    (_, _, third), chunks = made
-    for question in (
-        "the of is",
-        "?!",
-        "absent",
-        "<script>",
-        "a & b | !c",
-        "it's 'quoted' \\ back",
-        ":* <-> x",
-    ):
-        assert set(search(chunks, question).scores) <= {third}, question
-    assert set(search(chunks, "O'Brien").scores) == {third}
-    assert search(chunks.none(), "router").scores == {}
-    assert len(question_lexemes(question=" ".join(f"w{n}x" for n in range(500)), languages=["english"])) <= 60
+def test_what_no_chunk_holds() -> None:
+    view = make_view(make_segment(TEXTS))
+    assert best(view, "absent") == [] and search(view, "absent").deviation == 0
+    assert best(view) == []
+    assert best(make_view(), "router") == []
+    assert best(view, "router", tag_sets=()) == []
 
 
-def test_the_dense_arm_is_the_cosine(made: Any) -> None:
-    (first, second, third), chunks = made
-    vector = np.zeros(384, dtype=np.float32)
-    vector[0], vector[1] = 0.6, 0.8
-    arm = search_vectors(chunks=chunks, vector=vector, limit=2, deviation=0.1)
-    assert arm.scores == {second: pytest.approx(0.8, abs=1e-6), first: pytest.approx(0.6, abs=1e-6)}
-    assert list(arm.scores) == [second, first] and arm.deviation == 0.1
-    missing = cosines_of(chunks=chunks, vector=vector, ids=[third])
-    assert missing == {third: pytest.approx(0.0, abs=1e-6)}
+def test_segments_count_as_one_corpus() -> None:
+    whole = make_view(make_segment(TEXTS))
+    parts = make_view(*(make_segment([text]) for text in TEXTS))
+    for terms in (("router",), ("bgp", "router"), ("word", "absent")):
+        assert best(parts, *terms) == best(whole, *terms)
+        assert search(parts, *terms).deviation == pytest.approx(search(whole, *terms).deviation)
 
 
-def test_fusion_counts_each_arm_by_how_far_it_stands_out(made: Any) -> None:
-    (a, b, c), _ = made
-    dense = Arm(scores={a: 0.5, b: 0.4, c: 0.1}, deviation=0.1)
-    keyword = Arm(scores={b: 2.0, c: 1.0}, deviation=0.5)
-    fused = fuse_arms(dense=dense, keyword=keyword, keyword_weight=0.3)
-    # a: 0.7·5; b: 0.7·4 + 0.3·4; c: 0.7·1 + 0.3·2
-    assert [pk for pk, _ in fused] == [b, a, c]
-    assert [score for _, score in fused] == [pytest.approx(4.0), pytest.approx(3.5), pytest.approx(1.3)]
-    silent = fuse_arms(dense=dense, keyword=Arm(scores={}, deviation=0.0), keyword_weight=0.3)
-    assert [pk for pk, _ in silent] == [a, b, c]
-    tied = Arm(scores={c: 0.5, a: 0.5, b: 0.5}, deviation=0.1)
-    order = [pk for pk, _ in fuse_arms(dense=tied, keyword=keyword, keyword_weight=0.0)]
-    assert order == sorted([a, b, c])
+def test_figures_are_of_what_the_asker_reads_alone() -> None:
+    alone = make_view(make_segment(TEXTS))
+    more = ["router secret router", "secret secret bgp"]
+    hidden = make_view(make_segment([*TEXTS, *more], tag_sets=[PUBLIC] * 3 + [SECRET] * 2))
+    for terms in (("router",), ("bgp", "secret"), ("router", "up")):
+        assert best(hidden, *terms) == best(alone, *terms)
+        assert search(hidden, *terms).deviation == search(alone, *terms).deviation
+        assert search(hidden, *terms).covered[0][:3].tolist() == search(alone, *terms).covered[0].tolist()
+    assert {row for row, _ in best(hidden, "secret", tag_sets=(PUBLIC, SECRET))} == {3, 4}
+
+
+def test_fusion_counts_each_arm_by_how_far_it_stands_out() -> None:
+    options: dict[str, Any] = {
+        "cosines": np.array([0.5, 0.4, 0.1], dtype=np.float32),
+        "keywords": np.array([0, 2, 1], dtype=np.float32),
+        "dense_deviation": 0.1,
+        "keyword_weight": 0.3,
+    }
+    # 0.7·5; 0.7·4 + 0.3·4; 0.7·1 + 0.3·2
+    fused = fuse_scores(keyword_deviation=0.5, **options)
+    assert fused.tolist() == pytest.approx([3.5, 4.0, 1.3])
+    # Every chunk scores the same: the words say nothing.
+    assert fuse_scores(keyword_deviation=0.0, **options).tolist() == pytest.approx([3.5, 2.8, 0.7])

@@ -1,0 +1,43 @@
+"""An index of a few chunks, made by hand."""
+
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from knowledge.retrieval.analysis import count_terms, pack_terms
+from knowledge.retrieval.segment import Segment, SegmentRow, build_segment
+from knowledge.retrieval.view import IndexView, Part
+
+PUBLIC, SECRET, COLLECTION = (uuid.UUID(int=n).bytes for n in (1, 2, 3))
+
+
+def make_segment(
+    texts: Sequence[str],
+    *,
+    vectors: Any = None,
+    tag_sets: Sequence[bytes] | None = None,
+    documents: Sequence[bytes] | None = None,
+    language: str = "english",
+) -> Segment:
+    """A segment of these chunks, each a document of its own, in their order."""
+    rows = [
+        SegmentRow(
+            chunk=uuid.UUID(int=100 + number).bytes,
+            document=documents[number] if documents else uuid.UUID(int=1000 + number).bytes,
+            collection=COLLECTION,
+            tag_set=tag_sets[number] if tag_sets else PUBLIC,
+            terms=pack_terms(count_terms(text, language=language)),
+        )
+        for number, text in enumerate(texts)
+    ]
+    if vectors is None:
+        vectors = np.eye(len(texts), 384)
+    return build_segment(rows, np.asarray(vectors, dtype=np.float32))
+
+
+def make_view(*segments: Segment) -> IndexView:
+    return IndexView(
+        version=1, parts=tuple(Part(each, np.ones(each.size, dtype=np.bool_)) for each in segments)
+    )
