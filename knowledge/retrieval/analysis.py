@@ -130,18 +130,26 @@ def _find_stop_words(words: Sequence[str], *, language: str) -> set[str]:
     return {word for word in words if _stop_words[language, word]}
 
 
-def question_terms(question: str, *, languages: Iterable[str]) -> list[str]:
-    """The distinct terms of a question in every language that the tenant's documents are in, without stop words."""
+def question_terms(question: str, *, languages: Iterable[str]) -> dict[str, int]:
+    """The terms of a question, with how often each occurs, in every language that the tenant's documents are in, without
+    stop words: a long question says its subject more than once.
+    """
     text = normalise(question)
+    plain: Counter[str] = Counter()
     found: dict[str, int] = {}
-    words = list(dict.fromkeys(term for term, is_word in _terms_of(text) if is_word))
+    for term, is_word in _terms_of(text):
+        if is_word:
+            plain[term] += 1
+        else:
+            found[term] = found.get(term, 0) + 1
+    words = list(plain)
+    stems: dict[str, int] = {}
     for language in languages:
         stemmer = _stemmer(language)
         dropped = _find_stop_words(words, language=language) if stemmer and words else set()
-        kept = (word for word in words if word not in dropped)
-        for stem in stemmer.stemWords(list(kept)) if stemmer else kept:
-            found.setdefault(stem, 1)
-    for term, is_word in _terms_of(text):
-        if not is_word:
-            found.setdefault(term, 1)
-    return list(found)[:MAX_QUESTION_TERMS]
+        kept = [word for word in words if word not in dropped]
+        of_language: Counter[str] = Counter()
+        for word, stem in zip(kept, stemmer.stemWords(kept) if stemmer else kept, strict=True):
+            of_language[stem] += plain[word]
+        stems |= {stem: max(count, stems.get(stem, 0)) for stem, count in of_language.items()}
+    return dict([*stems.items(), *found.items()][:MAX_QUESTION_TERMS])

@@ -5,7 +5,7 @@ nothing of what they may not. Any term may match: long questions rarely have all
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,20 +52,20 @@ class KeywordScores:
 
 
 def search_keywords(
-    *, view: IndexView, selection: Selection, terms: Sequence[str], k1: float, b: float
+    *, view: IndexView, selection: Selection, terms: Mapping[str, int], k1: float, b: float
 ) -> KeywordScores:
-    """BM25 as Lucene computes it: ``Σ idf · tf / (tf + k1 · (1 - b + b · length / mean))`` with
+    """BM25 as Lucene computes it: ``Σ qtf · idf · tf / (tf + k1 · (1 - b + b · length / mean))`` with
     ``idf = log(1 + (N - n + 0.5) / (n + 0.5))``.
 
     Args:
-        terms: of ``question_terms``.
+        terms: of ``question_terms``: each with its times in the question (qtf).
         k1, b: saturation and length normalisation (Robertson & Zaragoza, "The Probabilistic Relevance Framework", 2009).
     """
     scores = tuple(np.zeros(part.segment.size, dtype=np.float32) for part in view.parts)
     covered = tuple(np.zeros(part.segment.size, dtype=np.float32) for part in view.parts)
     # A term that no chunk holds is the most telling one: it counts in what a chunk could have covered.
     most = 0.0
-    for term in terms:
+    for term, times in terms.items():
         found, holding = [], 0
         for part, mask in zip(view.parts, selection.masks, strict=True):
             rows, counts = part.segment.postings(hash_term(term))
@@ -78,7 +78,7 @@ def search_keywords(
             tf = counts.astype(np.float32)
             lengths = view.parts[number].segment.lengths[rows]
             norm = np.float32(k1 * (1 - b)) + np.float32(k1 * b / selection.mean_length) * lengths
-            scores[number][rows] += np.float32(idf) * tf / (tf + norm)
+            scores[number][rows] += np.float32(times * idf) * tf / (tf + norm)
             covered[number][rows] += np.float32(idf)
     total = max(1, selection.total)
     mean = sum(float(each.sum(dtype=np.float64)) for each in scores) / total

@@ -18,7 +18,7 @@ from knowledge.retrieval.keyword import KeywordScores, search_keywords
 from knowledge.retrieval.segment import Rows
 from knowledge.retrieval.tenant_index import IndexKey, indexes
 from knowledge.retrieval.vector import best_of, move_towards, search_vectors
-from knowledge.retrieval.view import EMPTY, IndexView
+from knowledge.retrieval.view import EMPTY, IndexView, Selection
 from ragsite.core.observability import RETRIEVAL_RESULTS
 from tenants.models import Membership
 from tenants.scope import atomic, require_tenant_id
@@ -135,14 +135,8 @@ def rank_chunks(
         vector: of the question, shape ``(dimensions,)``, of length 1.
     """
     with atomic():
-        tag_sets = TagSet.objects.visible_to(membership)
-        if filters.tags:
-            tag_sets = tag_sets.filter(tags__overlap=list(filters.tags))
-        readable = frozenset(pk.bytes for pk in tag_sets.values_list("pk", flat=True))
-        view = _current_view(dimensions=len(vector))
+        view, selection = readable_rows(membership=membership, filters=filters, dimensions=len(vector))
         terms = question_terms(question, languages=_languages())
-    collections = frozenset(pk.bytes for pk in filters.collection_ids) if filters.collection_ids else None
-    selection = view.select(tag_sets=readable, collections=collections)
     if not selection.total:
         return Ranking(dense=(), keyword=(), fused=())
     keyword = search_keywords(view=view, selection=selection, terms=terms, k1=config.bm25_k1, b=config.bm25_b)
@@ -171,6 +165,19 @@ def rank_chunks(
         keyword=tuple(of_row[row] for row in by_words.tolist()),
         fused=tuple(ranked),
     )
+
+
+def readable_rows(
+    *, membership: Membership, filters: Filters, dimensions: int
+) -> tuple[IndexView, Selection]:
+    """The tenant's index as it now is, and the rows of it that the member may read."""
+    tag_sets = TagSet.objects.visible_to(membership)
+    if filters.tags:
+        tag_sets = tag_sets.filter(tags__overlap=list(filters.tags))
+    readable = frozenset(pk.bytes for pk in tag_sets.values_list("pk", flat=True))
+    collections = frozenset(pk.bytes for pk in filters.collection_ids) if filters.collection_ids else None
+    view = _current_view(dimensions=dimensions)
+    return view, view.select(tag_sets=readable, collections=collections)
 
 
 def _current_view(*, dimensions: int) -> IndexView:

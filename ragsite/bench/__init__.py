@@ -36,4 +36,5 @@ def bench_kinds() -> dict[str, Kind]:
     return {
         module.name.replace("_", "-"): cast(Kind, import_module(f"{__name__}.{module.name}"))
         for module in pkgutil.iter_modules(__path__)
+        if not module.name.startswith("_")
     }

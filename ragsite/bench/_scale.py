@@ -1,0 +1,244 @@
+"""The rows of ``bench retrieval-scale``: many tenants of Zipf sizes, written past the application in bulk."""
+
+import json
+import random
+import re
+import uuid
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from django.core.management.base import CommandError
+from django.db import connections
+from numpy.typing import NDArray
+from pgvector import HalfVector, Vector
+from pgvector.psycopg import register_vector
+
+from knowledge.embedding.factory import embedder
+from knowledge.ingestion.index import note_tags
+from knowledge.models import Collection, Corpus, EmbeddingSpace
+from knowledge.retrieval.analysis import count_terms, pack_terms
+from ragsite.bench import Say
+from tenants.models import Membership, Role, Tenant, User
+from tenants.people import add_member, create_tenant, create_user
+from tenants.scope import scope, unscoped
+
+TAGS = [f"tag{number:02}" for number in range(20)]
+# What a role of that selectivity reads: one document in a hundred has the first tag, one in ten the second.
+ROLES = {"1%": [TAGS[0]], "10%": [TAGS[1]], "100%": None}
+SAMPLE = 2000
+CHUNKS_PER_DOCUMENT = 8
+NOISE = 0.9
+PLAIN = "bench_plain"
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Half a passage of the corpus."""
+
+    text: str
+    terms: Counter[str]
+
+
+def zipf_sizes(*, chunks: int, tenants: int, fixed: int) -> list[int]:
+    """Sizes of tenants, largest first; the last is of ``fixed`` chunks whatever the total."""
+    weights = 1 / np.arange(1, tenants)
+    sizes = np.maximum(8, np.round((chunks - fixed) * weights / weights.sum())).astype(int)
+    return [*(int(size) for size in sizes), fixed]
+
+
+def read_pieces(path: Path) -> tuple[list[str], list[Piece]]:
+    """Passages of a BEIR folder, and their halves with terms.
+
+    Raises:
+        CommandError: there is no corpus.
+    """
+    try:
+        lines = (path / "corpus.jsonl").read_text().splitlines()
+    except OSError as error:
+        raise CommandError(f"{path} holds no corpus.jsonl ({error.strerror}): give a BEIR folder.") from None
+    rows = [json.loads(line) for line in lines]
+    random.Random(7).shuffle(rows)  # noqa: S311
+    texts = [f"{row.get('title', '')}\n{row['text']}".strip() for row in rows[:SAMPLE]]
+    pieces = []
+    for text in texts:
+        sentences = re.split(r"(?<=[.!?])\s+", text)
+        half = max(1, len(sentences) // 2)
+        for part in (" ".join(sentences[:half])[:900], " ".join(sentences[half:])[:900]):
+            pieces.append(Piece(part, count_terms(part, language="english")))
+    return texts, pieces
+
+
+def build(*, corpus: Path, chunks: int, tenants: int, fixed: int, say: Say) -> list[Tenant]:
+    """Makes the tenants where they are missing; largest first, the fixed one last."""
+    prefix = f"scale-{chunks}-{tenants}"
+    with unscoped(reason="bench: find tenants"):
+        found = list(Tenant.objects.filter(slug__startswith=f"{prefix}-").order_by("slug"))
+    if len(found) == tenants:
+        return found
+    texts, pieces = read_pieces(corpus)
+    say(f"embedding {len(texts)} passages")
+    centres = embedder().embed(texts)
+    _make_plain_table()
+    for number, size in enumerate(zipf_sizes(chunks=chunks, tenants=tenants, fixed=fixed)):
+        if number < len(found):
+            continue
+        tenant = create_tenant(slug=f"{prefix}-{number:03}", name=f"Scale {number}")
+        say(f"{tenant.slug}: {size} chunks")
+        _fill(tenant=tenant, size=size, centres=centres, pieces=pieces, seed=number)
+        found.append(tenant)
+    say("analysing")
+    with connections["owner"].cursor() as cursor:
+        cursor.execute("ANALYZE knowledge_chunk, knowledge_document, knowledge_embedding")
+    return found
+
+
+def _make_plain_table() -> None:
+    """The vectors as tutorials keep them: of 32 bits, beside tenant and tags."""
+    with connections["owner"].cursor() as cursor:
+        cursor.execute(
+            f"CREATE TABLE IF NOT EXISTS {PLAIN} (id uuid, tenant_id uuid, tags text[], embedding vector(384))"
+        )
+        cursor.execute(f"GRANT ALL ON {PLAIN} TO PUBLIC")
+        cursor.execute(f"CREATE INDEX IF NOT EXISTS {PLAIN}_tenant ON {PLAIN} (tenant_id)")
+
+
+def _fill(*, tenant: Tenant, size: int, centres: NDArray[np.float32], pieces: list[Piece], seed: int) -> None:
+    with scope(tenant_id=tenant.pk, tags=None):
+        for name, tags in ROLES.items():
+            role = Role.objects.create(
+                name=name, tags=tags or [], reads_everything=tags is None, abilities=["ask"]
+            )
+            add_member(user=_user(f"{tenant.slug}-{name.strip('%')}"), role=role)
+        collection = Collection.objects.create(slug="all", name="All")
+        for tag in TAGS:
+            note_tags([tag])
+        space = EmbeddingSpace.objects.create(
+            model=embedder().name, dimensions=centres.shape[1], state=EmbeddingSpace.State.ACTIVE
+        )
+        version = Corpus.raise_version()
+    made = list(_make_documents(size=size, centres=centres, pieces=pieces, seed=seed))
+    copy = {"tenant": tenant.pk, "collection": collection.pk, "space": space.pk, "version": version}
+    write_documents(made, **copy)
+
+
+def _user(name: str) -> User:
+    return User.objects.filter(username=name).first() or create_user(username=name)
+
+
+@dataclass(frozen=True)
+class MadeChunk:
+    pk: uuid.UUID
+    text: str
+    terms: bytes
+    vector: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class MadeDocument:
+    pk: uuid.UUID
+    tag: str
+    chunks: list[MadeChunk]
+
+
+def _make_documents(
+    *, size: int, centres: NDArray[np.float32], pieces: list[Piece], seed: int
+) -> Iterator[MadeDocument]:
+    chance = random.Random(seed)  # noqa: S311
+    generator = np.random.default_rng(seed)
+    left, number = size, 0
+    while left:
+        count = min(left, CHUNKS_PER_DOCUMENT)
+        # The first two documents of a tenant make sure that every role reads something.
+        draw = number if number < 2 else chance.choices(range(3), (1, 10, 89))[0]
+        tag = TAGS[draw] if draw < 2 else chance.choice(TAGS[2:])
+        about = generator.integers(0, len(centres), count)
+        noise = generator.normal(size=(count, centres.shape[1])) / np.sqrt(centres.shape[1])
+        vectors = centres[about] + NOISE * noise
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        chunks = []
+        for place, centre in enumerate(about):
+            first, second = pieces[2 * int(centre)], chance.choice(pieces)
+            port = f"ge-{chance.randrange(8)}/{chance.randrange(4)}/{chance.randrange(48)}"
+            device = f"Interface {port} of rtr-{seed}-{number:05}."
+            terms = first.terms + second.terms + count_terms(device, language="english")
+            text = f"{first.text} {second.text} {device}"
+            chunks.append(
+                MadeChunk(uuid.UUID(bytes=generator.bytes(16)), text, pack_terms(terms), vectors[place])
+            )
+        yield MadeDocument(uuid.UUID(bytes=generator.bytes(16)), tag, chunks)
+        left, number = left - count, number + 1
+
+
+def write_documents(
+    documents: list[MadeDocument], *, tenant: uuid.UUID, collection: uuid.UUID, space: uuid.UUID, version: int
+) -> None:
+    """Rows of documents, chunks and vectors, and the same vectors in a table as tutorials have it."""
+    connection = connections["platform"]
+    connection.ensure_connection()
+    register_vector(connection.connection)
+    with connection.connection.cursor() as cursor, connection.connection.transaction():
+        _copy(
+            cursor,
+            "knowledge_document (id, tenant_id, collection_id, title, given_title, uri, tags, media_type, size, sha256,"
+            " stored_name, pending_name, pending_uri, version, status, error, text, pages, chunk_count, created_at,"
+            " updated_at, revision, fingerprint)",
+            (
+                (
+                    made.pk, tenant, collection, "Made", "", str(made.pk), [made.tag], "text/plain", 1, "", "", "", "",
+                    1, "indexed", "", "\n\n".join(each.text for each in made.chunks), [], len(made.chunks),
+                    "2026-01-01", "2026-01-01", version, "",
+                )
+                for made in documents
+            ),
+        )  # fmt: skip
+        _copy(
+            cursor,
+            "knowledge_chunk (id, tenant_id, document_id, collection_id, tags, ordinal, start, \"end\", heading_path, text,"
+            " tokens, content_hash, embedding_hash, terms)",
+            (
+                (
+                    each.pk, tenant, made.pk, collection, [made.tag], place, begin, begin + len(each.text), [], each.text,
+                    200, "", each.pk.bytes * 2, each.terms,
+                )
+                for made in documents
+                for place, (begin, each) in enumerate(_with_offsets(made.chunks))
+            ),
+        )  # fmt: skip
+        chunks = [(made, each) for made in documents for each in made.chunks]
+        _copy(
+            cursor,
+            "knowledge_embedding (id, tenant_id, space_id, text_hash, vector, created_at)",
+            (
+                (each.pk, tenant, space, each.pk.bytes * 2, HalfVector(each.vector), "2026-01-01")
+                for _, each in chunks
+            ),
+        )
+        _copy(
+            cursor,
+            f"{PLAIN} (id, tenant_id, tags, embedding)",
+            ((each.pk, tenant, [made.tag], Vector(each.vector)) for made, each in chunks),
+        )
+
+
+def _with_offsets(chunks: list[MadeChunk]) -> Iterator[tuple[int, MadeChunk]]:
+    begin = 0
+    for each in chunks:
+        yield begin, each
+        begin += len(each.text) + 2
+
+
+def _copy(cursor: Any, target: str, rows: Iterator[tuple[Any, ...]]) -> None:
+    with cursor.copy(f"COPY {target} FROM STDIN") as copy:
+        for row in rows:
+            copy.write_row(row)
+
+
+def members_of(tenant: Tenant) -> dict[str, Membership]:
+    """The member of each role, by selectivity."""
+    with unscoped(reason="bench: find members"):
+        rows = Membership.objects.filter(tenant=tenant).select_related("role", "tenant", "user")
+        return {row.role.name: row for row in rows if row.role.name in ROLES}
