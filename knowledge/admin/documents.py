@@ -146,11 +146,11 @@ class ChunkAdmin(ReadOnlyTenantAdmin):
     """The passages as they are searched, those of documents that the reader's role reads (the database sees to it)."""
 
     list_display = ("document", "ordinal", "page", "tokens", "tags")
-    exclude = ("embedding", "search")
+    exclude = ("embedding_hash", "terms")
     list_select_related = ("document",)
     ordering = ("document_id", "ordinal")
     drill_down = ("document__id__exact",)
     export_fields = ("document", "ordinal", "page", "tokens", "tags", "start", "end", "text")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        return super().get_queryset(request).defer("embedding", "search", "document__text")
+        return super().get_queryset(request).defer("embedding_hash", "terms", "document__text")
