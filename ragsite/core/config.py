@@ -4,7 +4,9 @@ Variables carry the prefix ``RAGSITE_``; the conventional ones (``DATABASE_URL``
 their names. A ``.env`` file in the working directory is read in development only.
 """
 
+import ipaddress
 import os
+import re
 from dataclasses import dataclass, field
 from email.utils import parseaddr
 from functools import cache
@@ -61,6 +63,53 @@ def read_mail_server(url: str) -> MailServer:
         password=unquote(parts.password or ""),
         tls=tls,
     )
+
+
+@dataclass(frozen=True)
+class AllowedHosts:
+    """Hosts inside the network that documents may be fetched from.
+
+    Attributes:
+        names: in lower case; one that begins with a dot stands for every name below it.
+        networks: addresses of them.
+    """
+
+    names: frozenset[str] = frozenset()
+    networks: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = ()
+
+    def allows_name(self, host: str) -> bool:
+        parents = {host[at:] for at, letter in enumerate(host) if letter == "."}
+        return host in self.names or bool(parents & self.names)
+
+
+_HOST_NAME = re.compile(
+    r"\.?(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
+)
+
+
+def read_allowed_hosts(text: str) -> AllowedHosts:
+    """``wiki.example.internal, *.docs.example.internal, 10.20.0.0/16, fd12::1``.
+
+    Raises:
+        ValueError: names the entry that is neither a name, an address nor a network.
+    """
+    names, networks = set(), []
+    for entry in (part.strip().lower().rstrip(".") for part in text.split(",")):
+        if not entry:
+            continue
+        try:
+            networks.append(ipaddress.ip_network(entry.strip("[]")))
+            continue
+        except ValueError:
+            name = entry.removeprefix("*")
+        # A last label of digits is an address that was misspelt, or a way to hide one.
+        if not _HOST_NAME.fullmatch(name) or name.rpartition(".")[2].isdigit():
+            raise ValueError(
+                f"“{entry}” is neither a host name, an address nor a network, for instance"
+                " wiki.example.internal, *.example.internal, 10.20.0.0/16"
+            )
+        names.add(name)
+    return AllowedHosts(frozenset(names), tuple(networks))
 
 
 def _conventional(name: str) -> AliasChoices:
@@ -120,6 +169,7 @@ class Config(BaseSettings):
     parse_memory_bytes: int = Field(default=2**30, ge=128 * 2**20)
     parse_unpacked_bytes: int = Field(default=500 * 2**20, ge=2**20)
     parse_pages: int = Field(default=2000, ge=1)
+    source_allowed_hosts: str = ""
 
     answer_cache_seconds: int = Field(default=3600, ge=0)
     access_token_minutes: int = Field(default=15, ge=1, le=24 * 60)
@@ -157,6 +207,12 @@ class Config(BaseSettings):
     def _is_mail_server(cls, value: str) -> str:
         if value:
             read_mail_server(value)
+        return value
+
+    @field_validator("source_allowed_hosts")
+    @classmethod
+    def _is_list_of_hosts(cls, value: str) -> str:
+        read_allowed_hosts(value)
         return value
 
     @field_validator("email_from")
@@ -225,6 +281,10 @@ class Config(BaseSettings):
     @property
     def mail_server(self) -> MailServer | None:
         return read_mail_server(self.email_url) if self.email_url else None
+
+    @property
+    def allowed_source_hosts(self) -> AllowedHosts:
+        return read_allowed_hosts(self.source_allowed_hosts)
 
     @property
     def trusted_origins(self) -> list[str]:
