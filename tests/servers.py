@@ -2,19 +2,21 @@
 
 import os
 import shutil
+import sys
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
 # The servers live as long as the first process of the run; xdist's workers inherit their addresses.
 _servers = ExitStack()
+OURS = ("RAGSITE_", "ANTHROPIC_", "OPENAI_", "EMBEDDING_")
 SERVERS_VARIABLE = "RAGSITE_TEST_SERVERS"
 
 
 def _start_servers() -> None:
     from ragsite.embedded import embedded_servers
 
-    for name in [name for name in os.environ if name.startswith(("RAGSITE_", "ANTHROPIC_", "OPENAI_"))]:
+    for name in [name for name in os.environ if name.startswith(OURS)]:
         del os.environ[name]
     os.environ.pop("CELERY_BROKER_URL", None)
     data = Path(tempfile.mkdtemp(prefix="ragsite-tests-"))
@@ -23,6 +25,7 @@ def _start_servers() -> None:
     os.environ.update(servers.environment())
     os.environ["RAGSITE_SECRET_KEY"] = servers.secret_key
     os.environ["RAGSITE_DATA"] = str(data)
+    os.environ["RAGSITE_MODELS"] = str(Path(sys.prefix) / "ragsite-models")  # built once, not for each run
     os.environ["RAGSITE_ENVIRONMENT"] = "dev"
     os.environ["RAGSITE_EMBEDDING_THREADS"] = "1"  # the workers of xdist share the cores
     os.environ[SERVERS_VARIABLE] = "1"

@@ -10,7 +10,6 @@ from typing import Any
 from uuid import UUID
 
 import structlog
-from asgiref.sync import sync_to_async
 
 from knowledge.access import access_collections, access_conversation
 from knowledge.answering.cache import CachedAnswer, answer_key, read_answer, write_answer
@@ -21,7 +20,9 @@ from knowledge.answering.prompt import build_prompt
 from knowledge.answering.record import answer_object, conversation_turns, store_answer
 from knowledge.answering.rewrite import rewrite_question
 from knowledge.config import AnswerConfig
-from knowledge.embedding.factory import embedder
+from knowledge.embedding.base import EmbeddingError, Vectors
+from knowledge.embedding.batching import embed_question
+from knowledge.embedding.factory import load_embedder
 from knowledge.llm.base import Finished, Passage, ProviderError, Turn, Usage
 from knowledge.llm.extractive import NOTICE
 from knowledge.llm.gateway import Attempt, Gateway, Restarted
@@ -238,18 +239,31 @@ async def _rewrite(journey: Journey, *, prepared: Prepared, config: AnswerConfig
     return rewritten.question
 
 
+async def _embed(text: str) -> Vectors:
+    try:
+        return await embed_question(text, embedder=await load_embedder())
+    except EmbeddingError as error:
+        logger.error("the question cannot be embedded", reason=error.reason)
+        raise Problem(
+            503,
+            "embeddings-unavailable",
+            "The search is not available just now: try again in a moment.",
+            headers={"Retry-After": "30"},
+        ) from error
+
+
 async def find_passages(
     *, principal: Principal, text: str, k: int, filters: Filters, config: AnswerConfig, watch: Stopwatch
 ) -> list[FoundPassage]:
     """Retrieval alone: embed, search under the asker's scope."""
     with watch.stage("embed"):
-        vectors = await sync_to_async(embedder().embed, thread_sensitive=False)([text])
+        vector = await _embed(text)
     with watch.stage("retrieve"):
         return await run_db(
             search_passages,
             membership=principal.membership,
             question=text,
-            vector=vectors[0],
+            vector=vector,
             k=k,
             filters=filters,
             config=config.retrieval,

@@ -4,10 +4,9 @@ import asyncio
 from collections.abc import Sequence
 from weakref import WeakKeyDictionary
 
-from asgiref.sync import sync_to_async
-
 from knowledge.embedding.base import Vectors
-from knowledge.embedding.factory import embedder
+from knowledge.embedding.batching import embed_texts
+from knowledge.embedding.factory import load_embedder
 from knowledge.llm.base import Provider
 from knowledge.llm.extractive import ExtractiveProvider
 from knowledge.llm.gateway import Gateway, RetryPolicy
@@ -18,7 +17,7 @@ _gateways: WeakKeyDictionary[asyncio.AbstractEventLoop, Gateway] = WeakKeyDictio
 
 
 async def _embed(texts: Sequence[str]) -> Vectors:
-    return await sync_to_async(embedder().embed, thread_sensitive=False)(texts)
+    return await embed_texts(texts, embedder=await load_embedder())
 
 
 def gateway() -> Gateway:

