@@ -1,5 +1,8 @@
 """Sources and their schedules."""
 
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -9,9 +12,18 @@ from django_celery_beat.models import CrontabSchedule, PeriodicTask, PeriodicTas
 
 from knowledge.ingestion.jobs import create_job
 from knowledge.ingestion.sources.base import SourceError
+from knowledge.ingestion.sources.connect import KINDS, connect
 from knowledge.ingestion.sources.folder import resolve_folder
+from knowledge.ingestion.sources.kinds import (
+    Options,
+    SourceKind,
+    open_credentials,
+    read_model,
+    seal_credentials,
+)
 from knowledge.ingestion.storage import delete_original
 from knowledge.models import Collection, Corpus, Document, Job, Source
+from knowledge.models.documents import SOURCE_PLACE_OPTIONS
 from knowledge.schedules import read_crontab, read_zone, wrong
 from ragsite.core.problems import Problem
 from tenants.access import Principal
@@ -20,6 +32,8 @@ from tenants.people import invalid
 from tenants.scope import atomic, on_commit
 
 TASK = "knowledge.sync_source"
+CHECK_SECONDS = 10.0
+_checks = ThreadPoolExecutor(max_workers=4, thread_name_prefix="source-check")
 
 
 def _crontab(*, line: str, time_zone: str) -> CrontabSchedule:
@@ -62,56 +76,172 @@ def set_schedule(*, source: Source) -> None:
     PeriodicTasks.update_changed()
 
 
-def save_source(*, source: Source, changes: dict[str, Any], principal: Principal | None = None) -> Source:
-    """Creates or changes a source and its schedule.
+def fill_source(*, source: Source, changes: Mapping[str, Any], principal: Principal | None = None) -> str:
+    """Sets what was changed and holds it against what its kind asks for; nothing is stored.
+
+    Args:
+        changes: fields of the row. ``options`` are laid over the stored ones, ``None`` sets one back. ``credentials``,
+            when given, take the place of all that are stored; empty removes them.
+
+    Returns:
+        What became of the credentials: ``given``, ``removed``, ``dropped`` (they were for another place), or nothing.
 
     Raises:
-        Problem: 400 for a folder, schedule or time zone that cannot be used; 409 for a name or place that is taken.
+        Problem: 400 that names the field.
     """
-    creating = source._state.adding
+    changes = dict(changes)
+    stored = None if source._state.adding else Source.objects.filter(pk=source.pk).first()
+    if stored is not None and changes.get("kind", stored.kind) != stored.kind:
+        raise wrong("kind", "A source keeps its kind: make a new one, and delete this one.")
+    given = changes.pop("options", {})
+    had_credentials, credentials = "credentials" in changes, changes.pop("credentials", None)
     for name, value in changes.items():
         setattr(source, name, value)
-    if source.trusted and principal is not None and _has_moved(source):
+    kind = KINDS.get(source.kind)
+    if kind is None:
+        raise wrong("kind", f"Sources of this kind cannot be made here: choose one of {', '.join(KINDS)}.")
+    if not isinstance(given, Mapping):
+        raise wrong("options", "Give an object of names and values.")
+    known = kind.options.model_fields
+    before = {name: value for name, value in (stored.options if stored else {}).items() if name in known}
+    merged = {name: value for name, value in {**before, **given}.items() if value is not None}
+    options = read_model(kind.options, "options", merged, kind=kind.title)
+    source.options = options.model_dump(mode="json")
+    if principal is not None and (stored is None or stored.path != source.path):
         # Whoever is no operator names a folder below the allowed root, whatever stood there before.
         source.trusted = False
+    _read_place(source, kind, options)
     if source.time_zone:
         read_zone(source.time_zone)
     try:
-        source.full_clean(
-            validate_unique=False, validate_constraints=False, exclude=["name"] if not source.name else []
-        )
-        if not source.trusted:
-            resolve_folder(source.path)
+        exclude = [name for name, unset in (("name", not source.name), ("path", not kind.place)) if unset]
+        source.full_clean(validate_unique=False, validate_constraints=False, exclude=exclude)
     except ValidationError as error:
         raise invalid(error) from None
-    except SourceError as error:
-        raise wrong("path", str(error)) from None
+    moved = stored is not None and _whose_secrets(kind, stored) != kind.secrets_for(source.path, options)
+    if moved:
+        source.state = {}  # what was remembered is of another place
+    return _set_credentials(source, kind, moved=moved, had=had_credentials, given=credentials)
+
+
+def _read_place(source: Source, kind: SourceKind, options: Options) -> None:
+    if kind.place and not source.path.strip():
+        raise wrong(
+            "path",
+            "This field may not be blank." + (f" For instance {kind.example}." if kind.example else ""),
+        )
+    if not source.trusted:
+        try:
+            source.path = kind.read_place(source.path, options)
+        except SourceError as error:
+            raise wrong("path", str(error)) from None
+
+
+def _whose_secrets(kind: SourceKind, source: Source) -> str:
+    return kind.secrets_for(source.path, kind.options.model_construct(**source.options))
+
+
+def _set_credentials(source: Source, kind: SourceKind, *, moved: bool, had: bool, given: Any) -> str:
+    """Secrets go only where they were given for: those of another place are dropped."""
+    done = ""
+    if had:
+        credentials = read_model(kind.credentials, "credentials", given or {}, kind=kind.title)
+        done = "given" if credentials.values() else ("removed" if source.credentials else "")
+        source.credentials = seal_credentials(credentials)
+    elif moved and source.credentials:
+        source.credentials, done = "", "dropped"
+    if had or moved or source._state.adding:
+        field, reason = kind.fit_together(source.path, open_credentials(source, kind.credentials))
+        if field:
+            if done == "dropped":
+                reason += " The stored credentials were for another place: enter those of this one."
+            raise wrong(f"credentials.{field}", reason)
+    return done
+
+
+def save_source(*, source: Source, changes: Mapping[str, Any], principal: Principal | None = None) -> Source:
+    """Creates or changes a source and its schedule. ``changes``: as ``fill_source`` takes them.
+
+    Raises:
+        Problem: 400 for a place, option, credential, schedule or time zone that cannot be used; 409 for a name or place
+            that is taken.
+    """
+    creating = source._state.adding
+    credentials = fill_source(source=source, changes=changes, principal=principal)
     source.name = source.name or f"{source.path or 'documents'} → {source.collection.slug}"[:200]
     with atomic():
         others = Source.objects.exclude(pk=source.pk)
         if others.filter(name=source.name).exists():
             raise Problem(409, "conflict", f"A source named {source.name} exists already.")
-        if others.filter(kind=source.kind, path=source.path, collection=source.collection).exists():
-            raise Problem(409, "conflict", "This folder is a source of this collection already.")
-        source.save()
+        same = others.filter(kind=source.kind, path=source.path, collection=source.collection)
+        if any(_place_options(other) == _place_options(source) for other in same):
+            what = "folder" if source.kind == Source.Kind.FOLDER else "place"
+            raise Problem(409, "conflict", f"This {what} is a source of this collection already.")
+        if creating:
+            source.save()
+        else:
+            # A sync that runs meanwhile writes what it remembers; that is not set back unless the place is another.
+            kept = {"last_synced_at", "created_at", "hook_secret"} | ({"state"} if source.state else set())
+            source.save(update_fields=[f.name for f in source._meta.fields if f.name not in {"id", *kept}])
         set_schedule(source=source)
-        record_by(
-            principal,
-            "source.create" if creating else "source.change",
-            source,
-            {
-                "name": source.name,
-                "path": source.path,
-                "tags": source.tags,
-                "schedule": source.schedule,
-                "enabled": source.enabled,
-            },
-        )
+        detail = {
+            "name": source.name,
+            "kind": source.kind,
+            "path": source.path,
+            "tags": source.tags,
+            "schedule": source.schedule,
+            "enabled": source.enabled,
+        }
+        if credentials:
+            detail["credentials"] = credentials
+        record_by(principal, "source.create" if creating else "source.change", source, detail)
     return source
 
 
-def _has_moved(source: Source) -> bool:
-    return not Source.objects.filter(pk=source.pk, path=source.path).exists()
+def _place_options(source: Source) -> list[str]:
+    return [str(source.options.get(name) or "") for name in SOURCE_PLACE_OPTIONS]
+
+
+def check_source(*, source: Source) -> str:
+    """Asks a source's place once, with its credentials, and says in a sentence what is there; takes at most 10 s.
+
+    Raises:
+        SourceError: what is wrong, and what to do.
+    """
+
+    def look() -> tuple[str, dict[str, Any]]:
+        with connect(source) as connector:
+            return connector.check(), connector.state()
+
+    # In a thread, because nothing bounds how long the system looks up a name. It touches no database.
+    future = _checks.submit(copy_context().run, look)
+    try:
+        words, learnt = future.result(timeout=CHECK_SECONDS)
+    except TimeoutError:
+        future.cancel()
+        raise SourceError(
+            f"It did not answer within {CHECK_SECONDS:.0f} s: check the address, or try again.",
+            permanent=False,
+        ) from None
+    new = {name: value for name, value in learnt.items() if name not in source.state}
+    if new and not source._state.adding:
+        # A host key that was seen now is the one that the first sync expects.
+        with atomic():
+            row = Source.objects.select_for_update().filter(pk=source.pk).first()
+            if row is not None and row.path == source.path:
+                row.state = new | row.state
+                row.save(update_fields=["state"])
+    return words
+
+
+def try_source(*, source: Source, principal: Principal | None = None) -> tuple[bool, str]:
+    """``check_source`` of a stored source, audited: whether it can be reached, and what is there or wrong."""
+    try:
+        ok, words = True, check_source(source=source)
+    except SourceError as error:
+        ok, words = False, str(error)
+    record_by(principal, "source.check", source, {"name": source.name, "ok": ok})
+    return ok, words
 
 
 def set_source_enabled(*, source: Source, enabled: bool, principal: Principal | None = None) -> Source:
@@ -132,12 +262,15 @@ def delete_source(*, source: Source, principal: Principal | None = None) -> None
         tenant_id = source.tenant_id
         files = list(Document.objects.filter(source=source).values_list("stored_name", "pending_name"))
         record_by(principal, "source.delete", source, {"name": source.name, "documents": len(files)})
+        source_id, kind = source.pk, KINDS.get(source.kind)
         source.delete()
         Corpus.raise_version(without_trace=True)
 
         def remove_originals() -> None:
             for name in chain.from_iterable(files):
                 delete_original(tenant_id=tenant_id, stored_name=name)
+            if kind is not None:
+                kind.forget(tenant_id, source_id)
 
         on_commit(remove_originals)
 

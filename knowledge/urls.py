@@ -24,14 +24,13 @@ from knowledge.views.document_manage import (
 from knowledge.views.documents import documents_page
 from knowledge.views.jobs import job_cancel, job_page, job_retry, jobs_page
 from knowledge.views.role_preview import role_preview
+from knowledge.views.source_form import source_check, source_edit, source_new
 from knowledge.views.sources import (
-    source_check,
     source_delete,
-    source_edit,
-    source_new,
     source_page,
     source_pause,
     source_sync,
+    source_try,
     sources_page,
 )
 from knowledge.views.upload import upload_page, upload_progress
@@ -67,6 +66,7 @@ urlpatterns = [
     path("sources/<uuid:id>/", source_page, name="source-page"),
     path("sources/<uuid:id>/edit/", source_edit, name="source-edit"),
     path("sources/<uuid:id>/sync/", source_sync, name="source-sync-now"),
+    path("sources/<uuid:id>/check/", source_try, name="source-try"),
     path("sources/<uuid:id>/pause/", source_pause, name="source-pause"),
     path("sources/<uuid:id>/delete/", source_delete, name="source-delete"),
     path("jobs/", jobs_page, name="jobs"),

@@ -17,6 +17,7 @@ from knowledge.api.shapes import (
     IngestForm,
     JobShape,
     ReindexForm,
+    SourceCheckShape,
     SourceForm,
     SourceRowShape,
     StartedShape,
@@ -25,7 +26,7 @@ from knowledge.api.shapes import (
 from knowledge.documents import check_tags, default_collection, delete_collection, save_collection
 from knowledge.ingestion.jobs import cancel_job, create_job
 from knowledge.models import Collection, Job, Source
-from knowledge.sources import delete_source, save_source, source_of_folder, start_sync
+from knowledge.sources import delete_source, save_source, source_of_folder, start_sync, try_source
 from ragsite.core.problems import Problem
 from tenants.audit import record_by
 from tenants.models import Ability
@@ -112,7 +113,8 @@ class SourcesView(TenantView):
         request=SourceForm, responses={201: SourceRowShape}, operation_id="sources_create", tags=["sources"]
     )
     def post(self, request: Request) -> Response:
-        """Add a source. `schedule` is a crontab line; empty: only by hand."""
+        """Add a source. `schedule` is a crontab line; empty: only by hand. What `options` and `credentials` may hold
+        depends on the `kind`."""
         form = self.parse(SourceForm)
         form["collection"] = pick_collection(self, form.get("collection"))
         source = save_source(source=Source(), changes=form, principal=self.principal)
@@ -156,6 +158,19 @@ class SourceSyncView(TenantView):
         return started(
             start_sync(source=access_source(self.principal.membership, id), principal=self.principal)
         )
+
+
+class SourceCheckView(TenantView):
+    abilities = {"POST": MANAGE}
+
+    @extend_schema(
+        request=None, responses={200: SourceCheckShape}, operation_id="sources_check", tags=["sources"]
+    )
+    def post(self, request: Request, id: UUID) -> Response:
+        """Try whether a source can be reached with its credentials, for at most 10 seconds; nothing is fetched."""
+        source = access_source(self.principal.membership, id)
+        ok, detail = try_source(source=source, principal=self.principal)
+        return Response(SourceCheckShape({"ok": ok, "detail": detail}).data)
 
 
 class IngestView(TenantView):

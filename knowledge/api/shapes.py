@@ -229,6 +229,13 @@ class DocumentContentShape(serializers.Serializer[Any]):
 
 class SourceRowShape(serializers.ModelSerializer[Source]):
     collection = serializers.CharField(source="collection.slug")
+    options = serializers.DictField(help_text="What its kind asks for beside the path.")
+    has_credentials = serializers.SerializerMethodField(
+        help_text="Whether some are stored; they are never shown."
+    )
+
+    def get_has_credentials(self, source: Source) -> bool:
+        return bool(source.credentials)
 
     class Meta:
         model = Source
@@ -237,6 +244,8 @@ class SourceRowShape(serializers.ModelSerializer[Source]):
             "name",
             "kind",
             "path",
+            "options",
+            "has_credentials",
             "collection",
             "tags",
             "enabled",
@@ -250,12 +259,33 @@ class SourceRowShape(serializers.ModelSerializer[Source]):
 class SourceForm(serializers.Serializer[Any]):
     name = serializers.CharField(max_length=200, required=False)
     kind = serializers.ChoiceField(choices=Source.Kind.choices, required=False)
-    path = serializers.CharField(max_length=1000)
+    path = serializers.CharField(
+        max_length=1000,
+        required=False,
+        allow_blank=True,
+        help_text="The folder, the address or the bucket; kinds that have no place need none.",
+    )
+    options = serializers.DictField(
+        required=False,
+        help_text="By kind, see the guide to the API. When changed, laid over the stored ones; null sets one back.",
+    )
+    credentials = serializers.DictField(
+        child=serializers.CharField(max_length=20_000, allow_blank=True),
+        required=False,
+        allow_null=True,
+        write_only=True,
+        help_text="By kind; stored encrypted and never shown. Left out: kept; empty: removed. A new place drops them.",
+    )
     collection = serializers.CharField(max_length=60, required=False, help_text="Slug or id.")
     tags = tag_list()
     enabled = serializers.BooleanField(required=False)
     schedule = serializers.CharField(max_length=100, required=False, allow_blank=True)
     time_zone = serializers.CharField(max_length=60, required=False)
+
+
+class SourceCheckShape(serializers.Serializer[Any]):
+    ok = serializers.BooleanField()
+    detail = serializers.CharField(help_text="What is there, or what is wrong and what to do.")
 
 
 class IngestForm(serializers.Serializer[Any]):

@@ -2,6 +2,9 @@ from typing import Any, ClassVar
 
 from django.contrib.postgres.fields import ArrayField
 from django.db import connections, models
+from django.db.models import Value
+from django.db.models.fields.json import KT
+from django.db.models.functions import Coalesce
 
 from knowledge.querysets import ChunkQuerySet, DocumentQuerySet, manager_of
 from tenants.models import TenantModel, User, validate_tag
@@ -106,6 +109,10 @@ class Collection(TenantModel):
         return self.name
 
 
+# Beside its path, the options that say where a source lies: two of one repository may have a folder each.
+SOURCE_PLACE_OPTIONS = ("branch", "folder", "endpoint")
+
+
 class Source(TenantModel):
     """A place that documents come from and are kept in step with."""
 
@@ -163,9 +170,13 @@ class Source(TenantModel):
                 violation_error_message="A source of this name exists already.",
             ),
             models.UniqueConstraint(
-                fields=["tenant", "kind", "path", "collection"],
+                "tenant",
+                "kind",
+                "path",
+                "collection",
+                *(Coalesce(KT(f"options__{name}"), Value("")) for name in SOURCE_PLACE_OPTIONS),
                 name="source_place_once_per_collection",
-                violation_error_message="This folder is a source of this collection already.",
+                violation_error_message="This place is a source of this collection already.",
             ),
         ]
 

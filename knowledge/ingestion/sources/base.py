@@ -32,7 +32,14 @@ class SourceItem:
 
 
 class SourceConnector(Protocol):
-    """Lists and fetches. Made for one sync, closed after it."""
+    """Lists and fetches. Made for one sync or one check, closed after it."""
+
+    def check(self) -> str:
+        """Asks the place once, with its credentials, and says in a sentence what is there. Changes nothing.
+
+        Raises SourceError.
+        """
+        ...
 
     def list_items(self) -> Iterator[SourceItem]:
         """Every document of the source, in a stable order. Raises SourceError."""

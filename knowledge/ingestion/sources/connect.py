@@ -1,12 +1,27 @@
-"""From a source's row to its connector."""
+"""Every kind of source, and from a source's row to its connector."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
-from knowledge.ingestion.sources.base import SourceConnector
-from knowledge.ingestion.sources.folder import FolderConnector, resolve_folder
+from knowledge.ingestion.sources import folder, git, s3
+from knowledge.ingestion.sources.base import SourceConnector, SourceError
+from knowledge.ingestion.sources.kinds import SourceKind
 from knowledge.models import Source
+from ragsite.core.secrets import SecretLost
+
+KINDS: dict[str, SourceKind] = {each.kind: each for each in (folder.KIND, git.KIND, s3.KIND)}
+
+
+def kind_of(source: Source) -> SourceKind:
+    """What a source's kind says of itself.
+
+    Raises:
+        SourceError: it is one that this version does not know.
+    """
+    kind = KINDS.get(source.kind)
+    if kind is None:
+        raise SourceError(f"There are no sources of the kind {source.kind} here.", permanent=True)
+    return kind
 
 
 @contextmanager
@@ -16,16 +31,11 @@ def connect(source: Source) -> Iterator[SourceConnector]:
     Raises:
         SourceError: it points to where it may not, or what it needs is missing.
     """
-    connector = _connector_of(source)
+    try:
+        connector = kind_of(source).connect(source)
+    except SecretLost as error:
+        raise SourceError(str(error), permanent=True) from None
     try:
         yield connector
     finally:
         connector.close()
-
-
-def _connector_of(source: Source) -> SourceConnector:
-    match source.kind:
-        case Source.Kind.FOLDER:
-            return FolderConnector(Path(source.path) if source.trusted else resolve_folder(source.path))
-        case _:
-            raise ValueError(f"No connector for sources of the kind {source.kind}.")

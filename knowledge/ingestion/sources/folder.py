@@ -5,7 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from django.utils.translation import gettext_lazy as _
+
 from knowledge.ingestion.sources.base import SourceError, SourceItem
+from knowledge.ingestion.sources.kinds import SourceKind
+from knowledge.models import Source
 from ragsite.core.config import config
 
 MAX_ITEMS = 200_000
@@ -41,6 +45,11 @@ class FolderConnector:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+
+    def check(self) -> str:
+        if not self._folder.is_dir():
+            raise SourceError(f"The folder {self._folder.name} is not there any more.", permanent=False)
+        return "This folder is there." if any(self._folder.iterdir()) else "This folder is there, and empty."
 
     def list_items(self) -> Iterator[SourceItem]:
         if not self._folder.is_dir():
@@ -78,3 +87,24 @@ class FolderConnector:
 
     def close(self) -> None:
         """Nothing is held."""
+
+
+def _read_place(typed: str, options: Any) -> str:
+    resolve_folder(typed.strip())
+    return typed.strip()
+
+
+KIND = SourceKind(
+    kind=Source.Kind.FOLDER,
+    title=_("Folder of the server"),
+    place=_("Folder of the server"),
+    hint=_(
+        "Below the folder that the operator allows (RAGSITE_INGEST_ROOT), sub-folders included. "
+        "Hidden files and links are passed over."
+    ),
+    example="",
+    read_place=_read_place,
+    connect=lambda source: FolderConnector(
+        Path(source.path) if source.trusted else resolve_folder(source.path)
+    ),
+)
