@@ -249,7 +249,7 @@ class GitConnector:
         raise SourceError(
             f"There is no branch or tag “{name}” in the repository (any more): name another. Nothing was deleted."
             if name
-            else "The repository has no commit (any more). Nothing was deleted.",
+            else "There is no repository with a commit at this address (any more). Nothing was deleted.",
             permanent=True,
         )
 

@@ -157,7 +157,7 @@ class Git:
         """Words of git's or the server's that may be shown: printable, and without what is secret."""
         for secret in self.hidden:
             for form in {secret, quote(secret, safe="")}:
-                text = text.replace(form, "•••")
+                text = text.replace(form, "[hidden]")
         return re.sub(r"[^\x20-\x7e\n]", "?", text)
 
 

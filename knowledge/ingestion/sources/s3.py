@@ -238,12 +238,11 @@ class S3Connector:
         raise AssertionError("unreachable")
 
     def _signed(self, url: str, headers: dict[str, str]) -> dict[str, str]:
-        headers = {"Accept-Encoding": "identity", "x-amz-content-sha256": _EMPTY} | headers
-        if self._keys is None:
-            return headers
-        request = AWSRequest("GET", url, headers=headers)
-        S3SigV4Auth(self._keys, "s3", self._options.region).add_auth(request)
-        return dict(request.headers.items())
+        request = AWSRequest("GET", url, headers={"x-amz-content-sha256": _EMPTY} | headers)
+        if self._keys is not None:
+            S3SigV4Auth(self._keys, "s3", self._options.region).add_auth(request)
+        # Not signed: a proxy may change it. Bytes as they are stored, because their size and checksum are.
+        return dict(request.headers.items()) | {"Accept-Encoding": "identity"}
 
     def _wrong(self, answer: Fetched, *, key: str) -> Exception:
         """What an answer other than 200 means, and what to do. Only the server's code is told: its words may repeat keys."""
