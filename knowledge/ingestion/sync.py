@@ -17,6 +17,7 @@ from knowledge.ingestion.index import (
     too_large,
 )
 from knowledge.ingestion.jobs import JobRun
+from knowledge.ingestion.names import file_name
 from knowledge.ingestion.parse import ParseError
 from knowledge.ingestion.sources.base import SourceConnector, SourceItem
 from knowledge.ingestion.sources.connect import connect
@@ -96,20 +97,21 @@ def _sync_item(
             run.report(progress=progress, unchanged=1)
             return
         run.report(step=item.uri, progress=progress)
-        check_file(data=data, filename=item.uri)
+        filename = file_name(item.uri, item.media_type)
+        check_file(data=data, filename=filename)
         if document is None:
             document = Document.objects.create(
                 source=source,
                 collection=source.collection,
                 uri=item.uri,
-                title=Path(item.uri).stem[:500],
+                title=Path(filename).stem[:500],
                 tags=tags,
             )
         stored = document.stored_name if unchanged else store_original(tenant_id=source.tenant_id, data=data)
         try:
             result = index_document(
                 document=document,
-                original=Original(data=data, filename=Path(item.uri).name, stored_name=stored),
+                original=Original(data=data, filename=filename, stored_name=stored),
                 embedder=embedder,
                 on_progress=lambda share: run.report(),
                 before_swap=run.lock,

@@ -23,12 +23,14 @@ class SourceItem:
         fingerprint: what the source says of the content (commit's blob, ETag, time and size), at most 200 characters.
             The same as at the last sync: unchanged, and never fetched. Empty: fetch it to see.
         title: replaces the one found in the file.
+        media_type: as the source gives it, where the URI has no telling ending; else empty.
     """
 
     uri: str
     size: int
     fingerprint: str = ""
     title: str = ""
+    media_type: str = ""
 
 
 class SourceConnector(Protocol):

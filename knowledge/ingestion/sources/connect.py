@@ -3,13 +3,15 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from knowledge.ingestion.sources import folder, git, s3
+from knowledge.ingestion.sources import folder, git, push, s3, web_kind
 from knowledge.ingestion.sources.base import SourceConnector, SourceError
 from knowledge.ingestion.sources.kinds import SourceKind
 from knowledge.models import Source
 from ragsite.core.secrets import SecretLost
 
-KINDS: dict[str, SourceKind] = {each.kind: each for each in (folder.KIND, git.KIND, s3.KIND)}
+KINDS: dict[str, SourceKind] = {
+    each.kind: each for each in (folder.KIND, git.KIND, web_kind.KIND, s3.KIND, push.KIND)
+}
 
 
 def kind_of(source: Source) -> SourceKind:

@@ -1,0 +1,74 @@
+"""What a web source remembers from one sync to the next, small enough for its row."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from knowledge.ingestion.sources.web_scope import WebOptions
+
+VERSION = 1
+MAX_LINKS = 300_000
+
+
+@dataclass(frozen=True)
+class Known:
+    """A page as it was.
+
+    Attributes:
+        fingerprint: of its content; empty where it may not be kept.
+        links: clean addresses, so that a crawl goes on past a page that has not changed.
+    """
+
+    etag: str = ""
+    modified: str = ""
+    fingerprint: str = ""
+    media_type: str = ""
+    canonical: str = ""
+    links: tuple[str, ...] = ()
+
+    @property
+    def conditions(self) -> dict[str, str]:
+        return ({"If-None-Match": self.etag} if self.etag else {}) | (
+            {"If-Modified-Since": self.modified} if self.modified else {}
+        )
+
+
+def write_state(pages: Mapping[str, Known], options: WebOptions) -> dict[str, Any]:
+    """Addresses once, links by their number. Where that grows too large, pages are asked for whole the next time."""
+    numbers: dict[str, int] = {}
+    room = MAX_LINKS
+    rows = []
+    for address, page in pages.items():
+        fits = len(page.links) <= room
+        room -= len(page.links) if fits else 0
+        row = [numbers.setdefault(address, len(numbers)), page.fingerprint, page.media_type]
+        row += [numbers.setdefault(page.canonical, len(numbers)) if page.canonical else -1]
+        if fits:
+            row += [
+                page.etag, page.modified, [numbers.setdefault(link, len(numbers)) for link in page.links]
+            ]  # fmt: skip
+        rows.append(row)
+    return {"version": VERSION, "options": _text(options), "addresses": list(numbers), "pages": rows}
+
+
+def read_state(state: Mapping[str, Any], options: WebOptions) -> dict[str, Known]:
+    """What ``write_state`` gave. With other options its links say nothing: every page is then asked for whole."""
+    if state.get("version") != VERSION:
+        return {}
+    addresses, same = state["addresses"], state["options"] == _text(options)
+    found = {}
+    for number, fingerprint, media_type, canonical, *rest in state["pages"]:
+        etag, modified, links = rest if rest and same else ("", "", [])
+        found[addresses[number]] = Known(
+            etag=etag,
+            modified=modified,
+            fingerprint=fingerprint,
+            media_type=media_type,
+            canonical=addresses[canonical] if canonical >= 0 else "",
+            links=tuple(addresses[link] for link in links),
+        )
+    return found
+
+
+def _text(options: WebOptions) -> str:
+    return repr(sorted((name, value) for name, value in options.model_dump().items() if name != "delay"))
