@@ -24,6 +24,7 @@ from knowledge.api.documents import (
     DocumentsView,
     DocumentView,
 )
+from knowledge.api.hooks import HookSecretView, HookView
 from knowledge.api.query import AnswerStreamView, AnswerView, QueryStreamView, QueryView, SearchView
 
 urlpatterns = [
@@ -46,6 +47,8 @@ urlpatterns = [
     path("sources/<uuid:id>", SourceView.as_view(), name="source"),
     path("sources/<uuid:id>/check", SourceCheckView.as_view(), name="source-check-now"),
     path("sources/<uuid:id>/sync", SourceSyncView.as_view(), name="source-sync"),
+    path("sources/<uuid:id>/hook-secret", HookSecretView.as_view(), name="source-hook-secret"),
+    path("hooks/<uuid:id>", HookView.as_view(), name="hook"),
     path("ingest", IngestView.as_view(), name="ingest"),
     path("reindex", ReindexView.as_view(), name="reindex"),
     path("tasks", TasksView.as_view(), name="tasks"),

@@ -347,7 +347,9 @@ def _is_whole(answer: Fetched) -> bool:
     for name in ("sha256", "sha1", "crc32"):
         told = answer.headers.get(f"x-amz-checksum-{name}", "")
         if told and "-" not in told:  # “…-3”: made of the parts' checksums
-            digest = zlib.crc32(body).to_bytes(4, "big") if name == "crc32" else hashlib.new(name, body).digest()
+            digest = (
+                zlib.crc32(body).to_bytes(4, "big") if name == "crc32" else hashlib.new(name, body).digest()
+            )
             return bool(told == base64.b64encode(digest).decode())
     return True
 
