@@ -16,7 +16,7 @@ from knowledge.ingestion.index import check_file, note_changes, retag_chunks
 from knowledge.ingestion.jobs import create_job
 from knowledge.ingestion.parse import ParseError
 from knowledge.ingestion.storage import delete_original, store_original
-from knowledge.models import Chunk, Collection, Corpus, Document, Job
+from knowledge.models import Chunk, Collection, Corpus, Document, ExpiredItem, Job
 from ragsite.core.problems import FieldProblem, Problem
 from tenants.access import Principal
 from tenants.audit import record_by
@@ -297,7 +297,9 @@ def restore_document(*, document: Document, principal: Principal | None = None) 
             ).exists()
         ):
             raise Problem(409, "conflict", "Its source holds another document of this path by now.")
-        Document.objects.filter(pk=document.pk).update(deleted_at=None)
+        # From now on it is kept as long as its collection says.
+        Document.objects.filter(pk=document.pk).update(deleted_at=None, current_since=timezone.now())
+        ExpiredItem.objects.filter(source_id=document.source_id, uri=document.uri).delete()
         note_changes(documents=[document.pk])
         record_by(principal, "document.restore", document, {"title": document.title})
     document.deleted_at = None

@@ -10,7 +10,7 @@ from typing import Any
 from django.core.exceptions import ValidationError
 from django_celery_beat.models import CrontabSchedule, PeriodicTask, PeriodicTasks
 
-from knowledge.ingestion.jobs import create_job
+from knowledge.ingestion.jobs import start_sync_job
 from knowledge.ingestion.sources.base import SourceError
 from knowledge.ingestion.sources.connect import KINDS, connect
 from knowledge.ingestion.sources.folder import resolve_folder
@@ -276,10 +276,17 @@ def delete_source(*, source: Source, principal: Principal | None = None) -> None
         on_commit(remove_originals)
 
 
-def start_sync(*, source: Source, principal: Principal | None = None, callback_url: str = "") -> Job:
+def start_sync(
+    *,
+    source: Source,
+    principal: Principal | None = None,
+    follow: bool = False,
+    callback_url: str = "",
+) -> Job:
     """A job that brings the source up to date; the one that waits or runs already, if there is one.
 
     Args:
+        follow: the source has just changed, says a webhook: a job that runs already is followed by another.
         callback_url: told when it has ended; checked by ``check_callback``.
 
     Raises:
@@ -289,20 +296,13 @@ def start_sync(*, source: Source, principal: Principal | None = None, callback_u
         raise Problem(
             409, "pushed", "Documents are pushed to this source by webhook: there is nothing to fetch."
         )
-    busy = Job.objects.filter(source=source, state__in=[Job.State.PENDING, Job.State.PROGRESS]).first()
-    if busy is not None:
-        found: Job = busy
-        if callback_url:
-            wish_callback(job=found, url=callback_url)
-        return found
     with atomic():
-        job = create_job(
-            kind=Job.Kind.SYNC,
-            source=source,
-            user=principal.membership.user if principal else None,
-            callback_url=callback_url,
-        )
-        record_by(principal, "source.sync", source, {"name": source.name})
+        user = principal.membership.user if principal else None
+        job, is_new = start_sync_job(source=source, user=user, follow=follow, callback_url=callback_url)
+        if is_new:
+            record_by(principal, "source.sync", source, {"name": source.name})
+        elif callback_url:
+            wish_callback(job=job, url=callback_url)
     return job
 
 

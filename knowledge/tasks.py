@@ -8,10 +8,17 @@ from django.utils import timezone
 
 from knowledge.documents import erase_deleted
 from knowledge.embedding.factory import embedder
-from knowledge.ingestion.jobs import create_job, find_abandoned_jobs, give_up_on_job, send_job_again
-from knowledge.ingestion.run import run_claimed_job
-from knowledge.models import Job, Source
-from knowledge.webhooks.callbacks import call_back, callback_is_due, find_due_callbacks
+from knowledge.ingestion.jobs import (
+    find_abandoned_jobs,
+    give_up_on_job,
+    is_abandoned,
+    send_job_again,
+    start_sync_job,
+)
+from knowledge.ingestion.run import run_claimed_job, serve_next_job
+from knowledge.models import Source
+from knowledge.retention import clear_away, expire_documents
+from knowledge.webhooks.callbacks import call_back, find_due_callbacks
 from tenants.models import Tenant
 from tenants.scope import scope, unscoped
 from tenants.tasks import TenantTask
@@ -21,28 +28,24 @@ RESTORABLE_FOR = timedelta(days=30)
 
 @shared_task(base=TenantTask, name="knowledge.run_job")
 def run_job(job_id: str) -> None:
-    """Runs one job."""
-    try:
-        run_claimed_job(job_id=job_id, embedder=embedder())
-    finally:
-        if callback_is_due(job_id=job_id):
-            send_callback.enqueue_on_commit(job_id=job_id)
+    """A worker is free: it takes up the job whose turn it is, or this one, if its worker has died."""
+    if is_abandoned(job_id=job_id):
+        run_claimed_job(job_id=job_id, embedder=embedder(), gives_way=True)
+    else:
+        serve_next_job(embedder=embedder())
 
 
 @shared_task(base=TenantTask, name="knowledge.sync_source")
 def sync_source(source_id: str) -> None:
     """The schedule of a source: makes a job unless one is waiting or running."""
     source = Source.objects.filter(pk=source_id, enabled=True).first()
-    if source is None:
-        return
-    busy = Job.objects.filter(source=source, state__in=[Job.State.PENDING, Job.State.PROGRESS])
-    if not busy.exists():
-        create_job(kind=Job.Kind.SYNC, source=source)
+    if source is not None:
+        start_sync_job(source=source)
 
 
 @shared_task(name="knowledge.recover_jobs")
 def recover_jobs() -> None:
-    """Sends jobs again whose message or whose worker was lost."""
+    """Sends jobs again whose message or whose worker was lost, and those that are due for another try."""
     for tenant_id, job_id in find_abandoned_jobs():
         with scope(tenant_id=tenant_id, tags=None):
             if not give_up_on_job(job_id=job_id):
@@ -66,8 +69,27 @@ def send_due_callbacks() -> None:
 @shared_task(name="knowledge.erase_deleted_documents")
 def erase_deleted_documents() -> None:
     """Erases, in every tenant, what was deleted more than 30 days ago."""
-    with unscoped(reason="list tenants for housekeeping"):
-        tenants: list[Any] = list(Tenant.objects.values_list("pk", flat=True))
-    for tenant_id in tenants:
+    for tenant_id in _tenants():
         with scope(tenant_id=tenant_id, tags=None):
             erase_deleted(before=timezone.now() - RESTORABLE_FOR)
+
+
+@shared_task(name="knowledge.apply_retention")
+def apply_retention() -> None:
+    """Deletes, in every tenant, the documents that are older than their collection keeps them."""
+    for tenant_id in _tenants():
+        with scope(tenant_id=tenant_id, tags=None):
+            expire_documents(now=timezone.now())
+
+
+@shared_task(name="knowledge.clear_away")
+def clear_what_is_left() -> None:
+    """Removes, in every tenant, vectors, originals and jobs that nothing needs any more."""
+    for tenant_id in _tenants():
+        with scope(tenant_id=tenant_id, tags=None):
+            clear_away(now=timezone.now())
+
+
+def _tenants() -> list[Any]:
+    with unscoped(reason="list tenants for housekeeping"):
+        return list(Tenant.objects.values_list("pk", flat=True))

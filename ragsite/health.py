@@ -1,6 +1,7 @@
 """Health: for people, for load balancers, for Prometheus."""
 
 import asyncio
+import contextlib
 import hmac
 import ipaddress
 import threading
@@ -8,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import structlog
-from django.db import connections
+from django.db import DatabaseError, connections
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.utils import timezone
 from django.views.decorators.http import require_GET
@@ -17,9 +18,11 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from knowledge.embedding.base import EmbeddingError
 from knowledge.embedding.factory import embedder, is_loaded
+from knowledge.ingestion.queue import queue_depths
 from ragsite.celery import app
 from ragsite.core.config import config
 from ragsite.core.hops import run_db
+from ragsite.core.observability import QUEUE_DEPTH
 
 logger = structlog.get_logger(__name__)
 
@@ -126,6 +129,9 @@ async def metrics(request: HttpRequest) -> HttpResponse:
             allowed = False
     if not allowed:
         return HttpResponse("Send the metrics token as “Authorization: Bearer …”.\n", status=403)
+    with contextlib.suppress(DatabaseError):  # the other figures are told all the same
+        for queue, depth in (await run_db(queue_depths)).items():
+            QUEUE_DEPTH.labels(queue).set(depth)
     return HttpResponse(generate_latest(), content_type=CONTENT_TYPE_LATEST)
 
 

@@ -18,6 +18,8 @@ ACTIONS: dict[str, str | Promise] = {
     "document.push": _("pushed a document by webhook"),
     "document.delete": _("deleted a document"),
     "document.restore": _("restored a document"),
+    "document.expire": _("deleted a document for its age"),
+    "document.move": _("followed a document to its new path"),
     "document.erase": _("erased a document for good"),
     "collection.create": _("made a collection"),
     "collection.change": _("changed a collection"),

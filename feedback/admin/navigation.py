@@ -70,6 +70,7 @@ def sidebar(request: HttpRequest) -> list[dict[str, Any]]:
                 _list(request, _("Collections"), "folder", "knowledge.collection"),
                 _list(request, _("Sources"), "sync", "knowledge.source"),
                 _list(request, _("Jobs"), "manufacturing", "knowledge.job"),
+                _list(request, _("Dead letters"), "unsubscribe", "knowledge.deadletter"),
                 _list(request, _("Passages"), "segment", "knowledge.chunk"),
             ],
         ),

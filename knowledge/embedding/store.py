@@ -60,6 +60,8 @@ def store_vectors(
     held: set[bytes] = set()
     for begin in range(0, len(wanted), 5000):
         rows = Embedding.objects.filter(space=space, text_hash__in=wanted[begin : begin + 5000])
+        # Before they are looked for: what is about to be cleared away is kept, or is gone and made again.
+        rows.filter(unused_since__isnull=False).update(unused_since=None)
         held |= {bytes(each) for each in rows.values_list("text_hash", flat=True)}
     missing = [each for each in wanted if each not in held]
     for begin in range(0, len(missing), BATCH):

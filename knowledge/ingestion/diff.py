@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections import defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ Id = TypeVar("Id")
 
 # Title and headings share the model's 256 tokens with a chunk of 220: about 30 tokens.
 _PREFIX_CHARACTERS = 100
+_WORD = re.compile(r"\w+")
 
 
 def embedded_text(*, title: str, heading_path: Sequence[str], text: str) -> str:
@@ -45,6 +48,12 @@ def embedded_text(*, title: str, heading_path: Sequence[str], text: str) -> str:
 def hash_chunk(*, embedded_text: str) -> str:
     """SHA-256 in hex of the text that is embedded: equal hashes have equal vectors, under one model."""
     return sha256(embedded_text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def hash_words(text: str) -> str:
+    """SHA-256 in hex of a text's words alone: whatever their case, blanks and punctuation; empty for none."""
+    words = _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
+    return sha256(" ".join(words).encode("utf-8", "surrogatepass")).hexdigest() if words else ""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,9 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import cached_property, partial
 from uuid import UUID
 
 from django.utils import timezone
@@ -10,7 +12,7 @@ from django.utils import timezone
 from knowledge.embedding.base import Embedder
 from knowledge.embedding.store import store_vectors, text_hash
 from knowledge.ingestion.chunk import ChunkSpan, chunk_document
-from knowledge.ingestion.diff import diff_chunks, embedded_text, hash_chunk
+from knowledge.ingestion.diff import ChunkDiff, diff_chunks, embedded_text, hash_chunk, hash_words
 from knowledge.ingestion.parse import ParsedDocument, ParseError, ParseLimits, media_type_of
 from knowledge.ingestion.sandbox import parse_in_sandbox
 from knowledge.ingestion.storage import delete_original
@@ -18,7 +20,7 @@ from knowledge.models import Chunk, Corpus, Document, TagSet
 from knowledge.retrieval.analysis import chunk_words, count_terms, pack_terms
 from ragsite.core.config import config
 from ragsite.core.observability import INGESTED
-from tenants.scope import atomic, on_commit
+from tenants.scope import atomic, on_commit, require_tenant_id
 
 INSERT_BATCH = 200
 
@@ -34,15 +36,58 @@ class IndexResult:
 
 @dataclass(frozen=True)
 class Original:
-    """A file as it came: its bytes, the name that tells its format, and the name it is stored under."""
+    """A file as it came: its bytes, the name that tells its format, and the name it is stored under.
+
+    ``fingerprint`` is what its source says of this content; empty where that cannot be relied on.
+    """
 
     data: bytes
     filename: str
     stored_name: str
+    fingerprint: str = ""
 
-    @property
+    @cached_property
     def sha256(self) -> str:
         return hashlib.sha256(self.data).hexdigest()
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A new chunk, and what its vector and search terms are made from."""
+
+    span: ChunkSpan
+    content_hash: str
+    text: str
+    hash: bytes
+    terms: bytes
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A document that is parsed, cut and compared with what is indexed of it; its vectors may still be missing."""
+
+    document: Document
+    original: Original
+    parsed: ParsedDocument
+    title: str
+    chunks: int
+    diff: ChunkDiff[UUID]
+    rows: list[_Row]
+
+    @property
+    def texts(self) -> dict[bytes, str]:
+        """What must have vectors before the swap, by hash."""
+        return {row.hash: row.text for row in self.rows}
+
+    def stored_as(self, stored_name: str) -> "Prepared":
+        """The same, once its original is stored."""
+        return replace(self, original=replace(self.original, stored_name=stored_name))
+
+    @property
+    def result(self) -> IndexResult:
+        return IndexResult(
+            added=len(self.diff.added), kept=len(self.diff.kept), removed=len(self.diff.removed)
+        )
 
 
 def parse_limits() -> ParseLimits:
@@ -70,11 +115,39 @@ def index_document(
     Args:
         document: its row; ``collection`` is read for the language.
         title: replaces the title found in the file.
-        on_progress: called with the share done, 0–1, between batches; may raise to end the work.
+        on_progress: called with the share done, 0–1, in every step and between batches; may raise to end the work.
         before_swap: called first inside the swap's transaction; may raise to forbid the swap.
 
     Raises:
         ParseError: the file cannot be read; the document's old chunks stay.
+    """
+    prepared = prepare_document(
+        document=document, original=original, embedder=embedder, on_progress=on_progress, title=title
+    )
+    store_vectors(
+        texts=prepared.texts,
+        embedder=embedder,
+        on_progress=lambda share: on_progress(0.1 + 0.85 * share),
+    )
+    swap_documents(
+        prepared=[prepared],
+        before_swap=before_swap,
+        on_progress=lambda share: on_progress(0.95 + 0.05 * share),
+    )
+    return prepared.result
+
+
+def prepare_document(
+    *,
+    document: Document,
+    original: Original,
+    embedder: Embedder,
+    on_progress: Callable[[float], None] = lambda share: None,
+    title: str = "",
+) -> Prepared:
+    """Parses and cuts a document, and finds out which of its chunks are new. Writes nothing.
+
+    Args and raises: as ``index_document``; the document need not be saved.
     """
     parsed = parse_in_sandbox(
         data=original.data,
@@ -84,49 +157,80 @@ def index_document(
     )
     title = (title or parsed.title)[:500]
     on_progress(0.05)
-    spans = chunk_document(parsed, count_tokens=embedder.count_tokens)
+
+    def count_tokens(text: str) -> int:
+        on_progress(0.05)  # a long document takes many seconds to be cut
+        return embedder.count_tokens(text)
+
+    spans = chunk_document(parsed, count_tokens=count_tokens)
     language = document.collection.language
     # Everything that a chunk's vector and search terms are made from.
     hashes = [
         hash_chunk(embedded_text="\n".join([language, title, *span.heading_path, span.text]))
         for span in spans
     ]
-    old = list(Chunk.objects.filter(document=document).order_by("ordinal").values_list("id", "content_hash"))
+    old: list[tuple[UUID, str]] = []
+    if not document._state.adding:
+        chunks = Chunk.objects.filter(document=document).order_by("ordinal")
+        old = list(chunks.values_list("id", "content_hash"))
     diff = diff_chunks(old=old, new=list(zip(spans, hashes, strict=True)))
     on_progress(0.1)
     rows = _rows_of(title=title, language=language, spans=diff.added, hashes=hashes)
-    store_vectors(
-        texts={row.hash: row.text for row in rows},
-        embedder=embedder,
-        on_progress=lambda share: on_progress(0.1 + 0.85 * share),
+    return Prepared(
+        document=document,
+        original=original,
+        parsed=parsed,
+        title=title,
+        chunks=len(spans),
+        diff=diff,
+        rows=rows,
     )
-    replaced = ""
+
+
+def swap_documents(
+    *,
+    prepared: Sequence[Prepared],
+    before_swap: Callable[[], None] = lambda: None,
+    on_progress: Callable[[float], None] = lambda share: None,
+) -> None:
+    """Puts documents' new chunks in the place of the old ones, in one transaction. All vectors are stored already.
+
+    Args:
+        before_swap, on_progress: as ``index_document``; raised from either, nothing is changed.
+    """
+    replaced: list[str] = []
     with atomic():
         before_swap()
-        current = Document.objects.select_for_update().without_text().get(pk=document.pk)
-        Chunk.objects.filter(id__in=list(diff.removed)).delete()
-        note_tags(current.tags)
-        _move_kept(document=current, kept=diff.kept)
-        _insert_added(document=current, rows=rows)
-        if current.stored_name != original.stored_name:
-            replaced = current.stored_name
-        _update_document(document=current, parsed=parsed, original=original, title=title, chunks=len(spans))
-        note_changes(documents=[current.pk])
-        if replaced:
-            on_commit(lambda: delete_original(tenant_id=current.tenant_id, stored_name=replaced))
-    INGESTED.labels("success").inc()
-    return IndexResult(added=len(diff.added), kept=len(diff.kept), removed=len(diff.removed))
-
-
-@dataclass(frozen=True)
-class _Row:
-    """A new chunk, and what its vector and search terms are made from."""
-
-    span: ChunkSpan
-    content_hash: str
-    text: str
-    hash: bytes
-    terms: bytes
+        known = [each.document.pk for each in prepared if not each.document._state.adding]
+        rows = {
+            row.pk: row
+            for row in Document.objects.select_for_update().without_text().filter(pk__in=known).order_by("pk")
+        }
+        now, new, chunks = timezone.now(), [], []
+        for each in prepared:
+            adding = each.document._state.adding
+            current = each.document if adding else rows[each.document.pk]
+            old_name = current.stored_name
+            _take_content(document=current, prepared=each, now=now)
+            if adding:
+                new.append(current)
+            else:
+                current.save(update_fields=CONTENT)
+                Chunk.objects.filter(id__in=list(each.diff.removed)).delete()
+                _move_kept(document=current, kept=each.diff.kept)
+                if old_name not in ("", each.original.stored_name):
+                    replaced.append(old_name)
+            chunks += _chunks_of(document=current, rows=each.rows)
+        Document.objects.bulk_create(new, batch_size=INSERT_BATCH)
+        for tags in {tuple(chunk.tags) for chunk in chunks} | {tuple(row.tags) for row in rows.values()}:
+            note_tags(tags)
+        for begin in range(0, len(chunks), INSERT_BATCH):
+            Chunk.objects.bulk_create(chunks[begin : begin + INSERT_BATCH])
+            on_progress(begin / len(chunks))
+        note_changes(documents=[each.document.pk for each in prepared])
+        for name in replaced:
+            on_commit(partial(delete_original, tenant_id=require_tenant_id(), stored_name=name))
+    INGESTED.labels("success").inc(len(prepared))
 
 
 def _rows_of(*, title: str, language: str, spans: Sequence[ChunkSpan], hashes: Sequence[str]) -> list[_Row]:
@@ -165,62 +269,66 @@ def _move_kept(*, document: Document, kept: Sequence[tuple[ChunkSpan, UUID]]) ->
     )
 
 
-def _insert_added(*, document: Document, rows: Sequence[_Row]) -> None:
-    Chunk.objects.bulk_create(
-        [
-            Chunk(
-                document=document,
-                collection_id=document.collection_id,
-                tags=sorted(document.tags),
-                ordinal=row.span.ordinal,
-                start=row.span.start,
-                end=row.span.end,
-                page=row.span.page,
-                heading_path=list(row.span.heading_path),
-                text=row.span.text,
-                tokens=row.span.tokens,
-                content_hash=row.content_hash,
-                embedding_hash=row.hash,
-                terms=row.terms,
-            )
-            for row in rows
-        ],
-        batch_size=INSERT_BATCH,
-    )
+def _chunks_of(*, document: Document, rows: Sequence[_Row]) -> list[Chunk]:
+    return [
+        Chunk(
+            document=document,
+            collection_id=document.collection_id,
+            tags=sorted(document.tags),
+            ordinal=row.span.ordinal,
+            start=row.span.start,
+            end=row.span.end,
+            page=row.span.page,
+            heading_path=list(row.span.heading_path),
+            text=row.span.text,
+            tokens=row.span.tokens,
+            content_hash=row.content_hash,
+            embedding_hash=row.hash,
+            terms=row.terms,
+        )
+        for row in rows
+    ]
 
 
-def _update_document(
-    *, document: Document, parsed: ParsedDocument, original: Original, title: str, chunks: int
-) -> None:
-    document.title = title
+# What a swap writes of a document that exists.
+CONTENT = [
+    *(
+        "uri",
+        "title",
+        "text",
+        "pages",
+        "media_type",
+        "size",
+        "sha256",
+        "text_sha256",
+        "fingerprint",
+        "stored_name",
+    ),
+    *("version", "status", "error", "chunk_count", "indexed_at", "current_since", "updated_at"),
+]
+
+
+def _take_content(*, document: Document, prepared: Prepared, now: datetime) -> None:
+    original, parsed = prepared.original, prepared.parsed
+    document.uri = prepared.document.uri  # it may have moved
+    if document.sha256 != original.sha256:
+        document.current_since = now
+    elif document.current_since is None:
+        document.current_since = document.indexed_at or now
+    document.title = prepared.title
     document.text = parsed.text
     document.pages = list(parsed.pages)
     document.media_type = parsed.media_type
     document.size = len(original.data)
     document.sha256 = original.sha256
+    document.text_sha256 = hash_words(parsed.text)
+    document.fingerprint = original.fingerprint
     document.stored_name = original.stored_name
     document.version += 1
     document.status = Document.Status.INDEXED
     document.error = ""
-    document.chunk_count = chunks
-    document.indexed_at = timezone.now()
-    document.save(
-        update_fields=[
-            "title",
-            "text",
-            "pages",
-            "media_type",
-            "size",
-            "sha256",
-            "stored_name",
-            "version",
-            "status",
-            "error",
-            "chunk_count",
-            "indexed_at",
-            "updated_at",
-        ]
-    )
+    document.chunk_count = prepared.chunks
+    document.indexed_at = now
 
 
 def mark_failed(*, document: Document, reason: str) -> None:
@@ -232,11 +340,14 @@ def mark_failed(*, document: Document, reason: str) -> None:
 
 def retag_chunks(*, document: Document) -> None:
     """Copies a document's tags and collection onto its chunks; in the transaction of the change."""
-    note_tags(document.tags)
-    Chunk.objects.filter(document=document).update(
-        tags=sorted(document.tags), collection_id=document.collection_id
-    )
-    note_changes(documents=[document.pk])
+    retag_documents(documents=[document.pk], tags=document.tags, collection_id=document.collection_id)
+
+
+def retag_documents(*, documents: Sequence[UUID], tags: Sequence[str], collection_id: UUID) -> None:
+    """Gives the chunks of these documents the documents' own tags and collection; in the transaction of the change."""
+    note_tags(tags)
+    Chunk.objects.filter(document_id__in=documents).update(tags=sorted(tags), collection_id=collection_id)
+    note_changes(documents=documents)
 
 
 def note_tags(tags: Sequence[str]) -> None:

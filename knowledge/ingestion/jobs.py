@@ -1,39 +1,39 @@
 """Jobs: made, claimed, reported on, cancelled, taken over from the dead."""
 
-import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import copy_context
 from datetime import datetime, timedelta
-from typing import Any
 
-import structlog
-from django.db import connection, connections
-from django.db.models import F, Q
+from django.db.models import F, Q, Value
+from django.db.models.functions import Coalesce
 from django.utils import timezone
 
+from knowledge.ingestion.dead_letters import bury_job
+from knowledge.ingestion.job_run import JobCancelled as JobCancelled  # where work is claimed it is ended, too
+from knowledge.ingestion.job_run import JobGivesWay as JobGivesWay
+from knowledge.ingestion.job_run import JobLost as JobLost
+from knowledge.ingestion.job_run import JobRun
 from knowledge.ingestion.storage import delete_original
 from knowledge.models import Collection, Document, Job, Source
+from ragsite.core.observability import current_request_id
 from ragsite.core.problems import Problem
 from tenants.models import User
 from tenants.scope import atomic, on_commit, unscoped
 
-logger = structlog.get_logger(__name__)
-
-HEARTBEAT_SECONDS = 3.0
 STALE_AFTER = timedelta(seconds=15)
+# A message is taken for lost after the first time where nobody has taken up any job lately, after the second anyway.
+UNHEARD_AFTER = timedelta(seconds=10)
 UNSTARTED_AFTER = timedelta(minutes=2)
 MAX_ATTEMPTS = 3
-MAX_ERRORS = 200
-
-
-class JobCancelled(Exception):
-    """Somebody asked for the job to end."""
-
-
-class JobLost(Exception):
-    """Another worker has taken the job over; this one must not write any more."""
+MAX_BULK_ATTEMPTS = (
+    6  # of a job of many documents, of which the one that kills its worker is passed over meanwhile
+)
+SENT_AT_ONCE = 50
+UNFINISHED = (Job.State.PENDING, Job.State.PROGRESS)
+_SPENT = Q(kind=Job.Kind.DOCUMENT, attempts__gte=MAX_ATTEMPTS) | Q(attempts__gte=MAX_BULK_ATTEMPTS)
+# What a resumed job counts afresh, from what it finds done; the rest of its result stays.
+COUNTED_AFRESH = ("added", "changed", "failed", "expired")
 
 
 def create_job(
@@ -45,13 +45,14 @@ def create_job(
     collection: Collection | None = None,
     callback_url: str = "",
 ) -> Job:
-    """A job row, and its task once the transaction commits.
+    """A job row, and its task once the transaction commits; of a source the sync that waits or runs already, if any.
 
     Args:
         callback_url: told when it has ended; empty: its source's, if that has one.
     """
-    from knowledge.tasks import run_job
-
+    if kind == Job.Kind.SYNC:
+        assert source is not None
+        return start_sync_job(source=source, user=user, callback_url=callback_url)[0]
     told = callback_url or (source.callback_url if source is not None and kind != Job.Kind.REINDEX else "")
     job: Job = Job.objects.create(
         kind=kind,
@@ -63,12 +64,51 @@ def create_job(
         callback_url=told,
         callback_state=Job.CallbackState.PENDING if told else Job.CallbackState.NONE,
     )
-    run_job.enqueue_on_commit(job_id=str(job.pk))
+    _send(job)
     return job
 
 
+def _send(job: Job) -> None:
+    from knowledge.tasks import run_job
+
+    run_job.enqueue_on_commit(job_id=str(job.pk))
+
+
+def start_sync_job(
+    *, source: Source, user: User | None = None, follow: bool = False, callback_url: str = ""
+) -> tuple[Job, bool]:
+    """A new job that synchronises a source, or the one that waits or runs already, and whether it is new.
+
+    Args:
+        callback_url: told when a new one has ended; empty: the source's, if it has one.
+        follow: something has changed just now: a job that runs, and may have looked before, is followed by another.
+    """
+    told = callback_url or source.callback_url
+    while True:
+        job = Job(
+            kind=Job.Kind.SYNC,
+            user=user,
+            source=source,
+            step="waiting",
+            callback_url=told,
+            callback_state=Job.CallbackState.PENDING if told else Job.CallbackState.NONE,
+        )
+        with atomic():
+            # Nobody else can insert one meanwhile: the database allows one unfinished sync of a source.
+            Job.objects.bulk_create([job], ignore_conflicts=True)
+            if Job.objects.filter(pk=job.pk).exists():
+                _send(job)
+                return job, True
+        busy: Job | None = Job.objects.filter(kind=Job.Kind.SYNC, source=source, state__in=UNFINISHED).first()
+        if busy is None:
+            continue  # it has ended this moment
+        if follow:
+            Job.objects.filter(pk=busy.pk, state=Job.State.PROGRESS).update(again=True)
+        return busy, False
+
+
 def cancel_job(*, job: Job) -> Job:
-    """Ends a waiting job at once, asks a running one to end (it looks every few chunks).
+    """Ends a waiting job at once, asks a running one to end, which it does within two seconds.
 
     Raises:
         Problem: 409 for a job that has ended.
@@ -90,10 +130,15 @@ def retry_job(*, job: Job, user: User | None = None) -> Job:
     """The same work as a new job.
 
     Raises:
-        Problem: 409 while the job has not ended.
+        Problem: 409 while the job has not ended, or another one synchronises the source.
     """
     if not job.is_finished:
         raise Problem(409, "not-finished", "This job has not ended yet: cancel it first, or wait.")
+    if job.kind == Job.Kind.SYNC and job.source is not None:
+        again, is_new = start_sync_job(source=job.source, user=user)
+        if not is_new:
+            raise Problem(409, "not-finished", "This source is being synchronised already: wait for that.")
+        return again
     return create_job(
         kind=job.kind, user=user, document=job.document, source=job.source, collection=job.collection
     )
@@ -117,9 +162,7 @@ def forget_new_content(*, job: Job) -> None:
         document = Document.objects.select_for_update().without_text().filter(pk=job.document_id).first()
         if document is None or not document.pending_name or not document.stored_name:
             return
-        others = Job.objects.filter(
-            document_id=document.pk, state__in=[Job.State.PENDING, Job.State.PROGRESS]
-        ).exclude(pk=job.pk)
+        others = Job.objects.filter(document_id=document.pk, state__in=UNFINISHED).exclude(pk=job.pk)
         if others.exists():
             return
         tenant_id, name = document.tenant_id, document.pending_name
@@ -128,151 +171,106 @@ def forget_new_content(*, job: Job) -> None:
             on_commit(lambda: delete_original(tenant_id=tenant_id, stored_name=name))
 
 
-class JobRun:
-    """A claimed job: the only way to write its row while it runs."""
-
-    def __init__(self, job: Job, run: uuid.UUID) -> None:
-        self.job = job
-        self._mine = Q(pk=job.pk, run=run, state=Job.State.PROGRESS)
-
-    def report(self, *, step: str | None = None, progress: int | None = None, **counts: int) -> None:
-        """Tells step and percent, and adds to the counts (``changed=1``).
-
-        Raises:
-            JobCancelled, JobLost: the work must end here.
-        """
-        values: dict[str, Any] = {name: F(name) + more for name, more in counts.items() if more}
-        values["heartbeat_at"] = timezone.now()
-        if step is not None:
-            values["step"] = step[:200]
-        if progress is not None:
-            values["progress"] = min(99, max(0, progress))
-        rows = Job.objects.filter(self._mine)
-        if not rows.update(**values):
-            raise JobLost
-        if rows.filter(cancel_requested=True).exists():
-            raise JobCancelled
-
-    def add_error(self, *, document: str, reason: str) -> None:
-        """One document's own failure; the job goes on."""
-        job = Job.objects.filter(self._mine).first()
-        if job is None:
-            raise JobLost
-        if len(job.errors) < MAX_ERRORS:
-            job.errors.append({"document": document, "reason": reason})
-            job.save(update_fields=["errors"])
-        self.report(failed=1)
-
-    def finish(self, *, state: str, error: str = "", result: Any = None) -> None:
-        values: dict[str, Any] = {
-            "state": state,
-            "error": error,
-            "result": result,
-            "finished_at": timezone.now(),
-            "step": {"SUCCESS": "done", "CANCELLED": "cancelled"}.get(state, "failed"),
-        }
-        if state == Job.State.SUCCESS:
-            values["progress"] = 100
-        Job.objects.filter(self._mine).update(**values)
-
-    def lock(self) -> None:
-        """Inside the transaction of a swap: holds the job's row, so that nobody takes it over meanwhile.
-
-        Raises:
-            JobLost: somebody has.
-        """
-        if not Job.objects.select_for_update().filter(self._mine).exists():
-            raise JobLost
-
-
 @contextmanager
-def claim_job(*, job_id: str) -> Iterator[JobRun | None]:
+def claim_job(*, job_id: str | uuid.UUID) -> Iterator[JobRun | None]:
     """Claims a waiting job, or one whose worker has died; ``None`` when there is nothing to do.
 
     Meanwhile a thread keeps the heartbeat, so that long parsing is not taken for death.
     """
-    run, now = uuid.uuid4(), timezone.now()
+    run = _claim(job_id)
+    if run is None:
+        yield None
+        return
+    run.watch()
+    try:
+        yield run
+    finally:
+        run.leave()
+
+
+def _claim(job_id: str | uuid.UUID) -> JobRun | None:
+    token, now = uuid.uuid4(), timezone.now()
+    before = Job.objects.filter(pk=job_id).values("state", "at", "suspects", "result").first()
+    if before is None:
+        return None
     abandoned = Q(state=Job.State.PROGRESS) & (
         Q(heartbeat_at__isnull=True) | Q(heartbeat_at__lt=now - STALE_AFTER)
     )
-    claimed = Job.objects.filter(
-        Q(state=Job.State.PENDING) | abandoned, pk=job_id, attempts__lt=MAX_ATTEMPTS
-    ).update(
+    result = before["result"] or {}
+    for part in ("totals", "changes"):
+        for kind in COUNTED_AFRESH:
+            result.get(part, {}).pop(kind, None)
+    suspects = before["suspects"]
+    if before["state"] == Job.State.PROGRESS and before["at"]:
+        suspects[before["at"]] = suspects.get(before["at"], 0) + 1
+    claimed = Job.objects.filter(Q(state=Job.State.PENDING) | abandoned, ~_SPENT, pk=job_id).update(
         state=Job.State.PROGRESS,
-        run=run,
-        started_at=now,
+        run=token,
+        trace_id=current_request_id(),
+        started_at=Coalesce("started_at", Value(now)),
+        served_at=now,
         heartbeat_at=now,
+        not_before=None,
         attempts=F("attempts") + 1,
+        at="",
+        suspects=suspects,
+        error="",
         seen=0,
         changed=0,
         unchanged=0,
-        deleted=0,
         failed=0,
-        chunks_added=0,
-        chunks_kept=0,
-        chunks_removed=0,
+        progress=0,
         errors=[],
+        result=result or None,
     )
     if not claimed:
-        yield None
-        return
-    job = Job.objects.select_related("source", "document", "collection").get(pk=job_id)
-    stop = threading.Event()
-
-    def beat() -> None:
-        try:
-            while not stop.wait(HEARTBEAT_SECONDS):
-                Job.objects.filter(pk=job.pk, run=run).update(heartbeat_at=timezone.now())
-        finally:
-            connections.close_all()
-
-    # Inside a test's own transaction another connection could not see the row.
-    heart = (
-        None
-        if connection.in_atomic_block
-        else threading.Thread(target=copy_context().run, args=(beat,), daemon=True)
-    )
-    if heart:
-        heart.start()
-    try:
-        yield JobRun(job, run)
-    finally:
-        stop.set()
-        if heart:
-            heart.join()
+        return None
+    job = Job.objects.select_related("source__collection", "document", "collection").get(pk=job_id)
+    return JobRun(job, token)
 
 
 def find_abandoned_jobs(*, now: datetime | None = None) -> list[tuple[uuid.UUID, uuid.UUID]]:
-    """``(tenant, job)`` of what is waiting without a message, or running without a heartbeat, in every tenant."""
+    """``(tenant, job)`` of what is due without a message, or running without a heartbeat, in every tenant."""
     now = now or timezone.now()
     with unscoped(reason="find abandoned jobs"):
+        served = Job.objects.filter(served_at__gte=now - UNHEARD_AFTER).exists()
+        unheard = now - (UNSTARTED_AFTER if served else UNHEARD_AFTER)
+        # Of a waiting job the heartbeat is the time of its last message.
         rows = Job.objects.filter(
-            Q(state=Job.State.PENDING, created_at__lt=now - UNSTARTED_AFTER)
-            & (Q(heartbeat_at__isnull=True) | Q(heartbeat_at__lt=now - UNSTARTED_AFTER))
+            Q(state=Job.State.PENDING, created_at__lt=unheard)
+            & (Q(heartbeat_at__isnull=True) | Q(heartbeat_at__lt=unheard))
+            & Q(not_before__isnull=True)
+            | Q(state=Job.State.PENDING, not_before__lte=now)
+            & (
+                Q(heartbeat_at__isnull=True)
+                | Q(heartbeat_at__lt=F("not_before"))
+                | Q(heartbeat_at__lt=unheard)
+            )
             | Q(state=Job.State.PROGRESS, heartbeat_at__lt=now - STALE_AFTER)
         )
-        return list(rows.order_by("created_at").values_list("tenant_id", "id")[:500])
+        return list(rows.order_by("created_at").values_list("tenant_id", "id")[:SENT_AT_ONCE])
+
+
+def is_abandoned(*, job_id: str | uuid.UUID) -> bool:
+    """Whether a job's worker has died: no heartbeat for some time."""
+    stale = timezone.now() - STALE_AFTER
+    return bool(Job.objects.filter(pk=job_id, state=Job.State.PROGRESS, heartbeat_at__lt=stale).exists())
 
 
 def send_job_again(*, job_id: uuid.UUID) -> None:
     """A new message for a job whose old one may be lost; a second message for the same job does no harm."""
-    from knowledge.tasks import run_job
-
-    # For a waiting job the heartbeat is the time of its last message.
     Job.objects.filter(pk=job_id, state=Job.State.PENDING).update(heartbeat_at=timezone.now())
-    run_job.enqueue_on_commit(job_id=str(job_id))
+    _send(Job(pk=job_id))
 
 
 def give_up_on_job(*, job_id: uuid.UUID) -> bool:
     """Ends a job whose worker has died too often; says whether it did."""
-    reason = f"The worker died {MAX_ATTEMPTS} times during this job: look for the document that kills it, then retry."
+    job = Job.objects.select_related("source").get(pk=job_id)
+    reason = f"The worker died {job.attempts} times during this job: look for the document that kills it, then retry."
     ended = Job.objects.filter(
-        pk=job_id,
-        state=Job.State.PROGRESS,
-        attempts__gte=MAX_ATTEMPTS,
-        heartbeat_at__lt=timezone.now() - STALE_AFTER,
-    ).update(state=Job.State.FAILURE, step="failed", error=reason, finished_at=timezone.now())
+        _SPENT, pk=job_id, state=Job.State.PROGRESS, heartbeat_at__lt=timezone.now() - STALE_AFTER
+    ).update(state=Job.State.FAILURE, step="failed", error=reason, finished_at=timezone.now(), run=None)
     if ended:
-        job = Job.objects.get(pk=job_id)
         _fail_waiting_document(job, reason)
+        bury_job(job=job, reason=reason)
     return bool(ended)

@@ -1,90 +1,176 @@
 """What a job does, from its claim to its end."""
 
+import random
+from datetime import timedelta
 from uuid import UUID
 
 import structlog
+from django.db import connections
+from django.db.utils import InterfaceError, OperationalError
+from django.utils import timezone
 
 from knowledge.embedding.base import Embedder
+from knowledge.ingestion.dead_letters import bury_job, forget_letters
+from knowledge.ingestion.errors import describe_error, is_transient
 from knowledge.ingestion.index import Original, index_document, mark_failed
-from knowledge.ingestion.jobs import JobCancelled, JobLost, JobRun, claim_job, forget_new_content
+from knowledge.ingestion.job_run import JobCancelled, JobGivesWay, JobLost, JobRun
+from knowledge.ingestion.jobs import (
+    MAX_ATTEMPTS,
+    claim_job,
+    forget_new_content,
+    send_job_again,
+    start_sync_job,
+)
 from knowledge.ingestion.names import file_name
 from knowledge.ingestion.parse import ParseError
+from knowledge.ingestion.queue import Turn, next_job
 from knowledge.ingestion.sources.base import SourceError
 from knowledge.ingestion.storage import read_original
-from knowledge.ingestion.sync import documents_of_job, sync_source
-from knowledge.models import Document, Job
+from knowledge.ingestion.sync import KILLS, sync_source
+from knowledge.models import Document, Job, Source
+from tenants.scope import atomic, scope
 
 logger = structlog.get_logger(__name__)
 
+RETRY_SECONDS = 60.0  # doubled at each try
+DATABASE_SECONDS = 3.0
 
-def run_claimed_job(*, job_id: str, embedder: Embedder) -> None:
-    """Runs a job that nobody else runs; does nothing when it has ended or lives elsewhere.
+
+def serve_next_job(*, embedder: Embedder) -> None:
+    """Gives a turn to the job whose turn it is, of whichever tenant; does nothing when none waits."""
+    for _ in range(5):  # several workers may choose the same
+        chosen = next_job()
+        if chosen is None:
+            return
+        tenant_id, job_id = chosen
+        with scope(tenant_id=tenant_id, tags=None):
+            if run_claimed_job(job_id=job_id, embedder=embedder, gives_way=True):
+                return
+
+
+def run_claimed_job(*, job_id: str | UUID, embedder: Embedder, gives_way: bool = False) -> bool:
+    """Runs a job that nobody else runs; does nothing when it has ended or lives elsewhere. Says whether it ran.
+
+    What fails for the moment is put into the queue again, three tries in all; what fails for good is kept as a dead letter.
+
+    Args:
+        gives_way: put it into the queue again when its turn is over and others wait.
 
     Raises:
-        SourceError, OSError and database errors that are not permanent, after the job was marked as failed.
+        Errors that are nobody's but the program's, after the job was marked as failed.
     """
     with claim_job(job_id=job_id) as run:
         if run is None:
-            return
+            return False
         try:
-            _work(run=run, embedder=embedder)
+            _work(run=run, embedder=embedder, turn=Turn(run) if gives_way else None)
+        except JobGivesWay:
+            if run.give_back():
+                send_job_again(job_id=run.job.pk)
         except JobCancelled:
             _end_cancelled(run)
         except JobLost:
-            logger.warning("job taken over by another worker", job=job_id)
-        except SourceError as error:
-            run.finish(state=Job.State.FAILURE, error=str(error))
+            logger.warning("job taken over by another worker", job=str(job_id))
         except Exception as error:
-            # Whatever it was, whoever waits for the job must learn that it has ended; the log keeps the trace.
-            run.finish(
-                state=Job.State.FAILURE,
-                error=f"An internal error ended this job ({type(error).__name__}): retry it, or tell the operator.",
-            )
-            raise
+            _end_failed(run, error)
+            if not is_transient(error) and not isinstance(error, SourceError):
+                raise
+        finally:
+            _tell(job_id)
+        return True
 
 
-def _work(*, run: JobRun, embedder: Embedder) -> None:
+def _tell(job_id: str | UUID) -> None:
+    """Whoever asked to be told that the job has ended."""
+    from knowledge.tasks import send_callback
+    from knowledge.webhooks.callbacks import callback_is_due
+
+    if callback_is_due(job_id=str(job_id)):
+        send_callback.enqueue_on_commit(job_id=str(job_id))
+
+
+def _work(*, run: JobRun, embedder: Embedder, turn: Turn | None) -> None:
     job = run.job
     if job.kind == Job.Kind.DOCUMENT:
         assert job.document is not None
         failed = _index_stored(run=run, document_id=job.document.pk, embedder=embedder, alone=True)
         if failed:
             run.finish(state=Job.State.FAILURE, error=failed)
+            bury_job(job=job, reason=failed)
             return
     elif job.kind == Job.Kind.SYNC:
         assert job.source is not None
-        sync_source(source=job.source, run=run, embedder=embedder)
+        sync_source(source=job.source, run=run, embedder=embedder, turn=turn)
     else:
-        ids = documents_of_job(job)
-        run.report(step="indexing again", seen=len(ids))
-        for number, document_id in enumerate(ids):
-            run.report(progress=100 * number // len(ids))
-            _index_stored(run=run, document_id=document_id, embedder=embedder, alone=False)
-    job.refresh_from_db()
-    run.finish(state=Job.State.SUCCESS, result={"documents": job.seen, "failed": job.failed})
+        _index_again(run=run, embedder=embedder, turn=turn)
+    run.finish(state=Job.State.SUCCESS)
+    forget_letters(job=job)
+    _note_end(run)
+
+
+def _index_again(*, run: JobRun, embedder: Embedder, turn: Turn | None) -> None:
+    job = run.job
+    ids = documents_of_job(job)
+    run.report(step="indexing again", seen=len(ids))
+    started = job.started_at or timezone.now()
+    done = (
+        set(Document.objects.filter(pk__in=ids, indexed_at__gte=started).values_list("pk", flat=True))
+        if job.served_at != job.started_at
+        else set()
+    )
+    run.report(changed=len(done))
+    left = [document_id for document_id in ids if document_id not in done]
+    for number, document_id in enumerate(left, start=len(done)):
+        run.report(progress=100 * number // len(ids))
+        if turn is not None:
+            turn.give_way()
+        _index_stored(run=run, document_id=document_id, embedder=embedder, alone=False)
+
+
+def documents_of_job(job: Job) -> list[UUID]:
+    """What a reindex job is about: one document, a source's, a collection's, or all of the tenant's."""
+    documents = Document.objects.filter(deleted_at__isnull=True).exclude(stored_name="")
+    if job.document_id:
+        documents = documents.filter(pk=job.document_id)
+    elif job.source_id:
+        documents = documents.filter(source_id=job.source_id)
+    elif job.collection_id:
+        documents = documents.filter(collection_id=job.collection_id)
+    return list(documents.order_by("created_at", "id").values_list("pk", flat=True))
 
 
 def _index_stored(*, run: JobRun, document_id: UUID, embedder: Embedder, alone: bool) -> str:
     """Indexes one document from its stored original; returns why it failed, if it did."""
     document = Document.objects.select_related("collection").defer("text").filter(pk=document_id).first()
+    if alone:
+        run.report(step="reading", seen=1)
     if document is None or document.deleted_at is not None:
+        run.report(unchanged=1)
         return ""
     pending = document.pending_name or document.stored_name
     uri = (document.pending_name and document.pending_uri) or document.uri
-    if alone:
-        run.report(step="reading", seen=1)
+
+    if not alone:
+        if run.is_suspect(uri):
+            run.add_error(document=uri, reason=KILLS)
+            return KILLS
+        run.begin(uri)
 
     def tell(share: float) -> None:
         if alone:
             run.report(step="embedding" if share > 0.1 else "chunking", progress=int(100 * share))
-        else:
-            run.report()
+        run.check(now=share > 0.1)
 
     try:
         data = read_original(tenant_id=document.tenant_id, stored_name=pending)
         result = index_document(
             document=document,
-            original=Original(data=data, filename=file_name(uri, document.media_type), stored_name=pending),
+            original=Original(
+                data=data,
+                filename=file_name(uri, document.media_type),
+                stored_name=pending,
+                fingerprint="" if document.pending_name else document.fingerprint,
+            ),
             embedder=embedder,
             on_progress=tell,
             before_swap=run.lock,
@@ -99,11 +185,14 @@ def _index_stored(*, run: JobRun, document_id: UUID, embedder: Embedder, alone: 
         mark_failed(document=document, reason=reason)
         if alone:
             forget_new_content(job=run.job)
+        run.get_further()
         run.add_error(document=uri, reason=reason)
         return reason
-    Document.objects.filter(pk=document.pk, pending_name=pending).update(
-        pending_name="", pending_uri="", uri=uri
-    )
+    if document.pending_name:
+        Document.objects.filter(pk=document.pk, pending_name=pending).update(
+            pending_name="", pending_uri="", uri=uri
+        )
+    run.get_further()
     run.report(changed=1, chunks_added=result.added, chunks_kept=result.kept, chunks_removed=result.removed)
     return ""
 
@@ -115,3 +204,55 @@ def _end_cancelled(run: JobRun) -> None:
         document = Document.objects.without_text().get(pk=job.document_id)
         mark_failed(document=document, reason="Indexing was cancelled.")
     run.finish(state=Job.State.CANCELLED)
+    _note_end(run)
+
+
+def _end_failed(run: JobRun, error: Exception) -> None:
+    """Puts the job into the queue again, or ends it and keeps it as a dead letter."""
+    job = run.job
+    away = isinstance(error, OperationalError | InterfaceError)
+    if away:
+        # A connection that broke is not used again; where the database is still away, this raises, and the job is taken
+        # over by its missing heartbeat.
+        connections["default"].close()
+    reason = describe_error(error)
+    if is_transient(error) and job.attempts < MAX_ATTEMPTS:
+        doubled = RETRY_SECONDS * 2 ** max(0, job.attempts - 1)
+        seconds = DATABASE_SECONDS if away else doubled * random.uniform(0.9, 1.1)  # noqa: S311
+        run.try_again(error=reason, delay=timedelta(seconds=seconds))
+        logger.warning("job to be tried again", job=str(job.pk), error=type(error).__name__, seconds=seconds)
+        return
+    # Whatever it was, whoever waits for the job must learn that it has ended; the log keeps the trace.
+    if not run.finish(state=Job.State.FAILURE, error=reason):
+        return
+    if job.document_id and job.kind == Job.Kind.DOCUMENT:
+        document = Document.objects.without_text().filter(pk=job.document_id).first()
+        if document is not None:
+            mark_failed(document=document, reason=reason)
+    bury_job(job=job, reason=reason)
+    _note_end(run)
+
+
+def _note_end(run: JobRun) -> None:
+    """What a source's row says of its last sync; and the next one, where something changed meanwhile."""
+    if run.job.kind != Job.Kind.SYNC or run.job.source_id is None:
+        return
+    job = Job.objects.filter(pk=run.job.pk).first()
+    if job is None or not job.is_finished:
+        return
+    last = {
+        "job": str(job.pk),
+        "state": job.state,
+        "error": job.error,
+        "finished_at": job.finished_at.isoformat() if job.finished_at else None,
+        "documents": {
+            name: getattr(job, name) for name in ("seen", "changed", "unchanged", "deleted", "failed")
+        },
+        "chunks": {"added": job.chunks_added, "kept": job.chunks_kept, "removed": job.chunks_removed},
+        "totals": (job.result or {}).get("totals", {}),
+    }
+    with atomic():
+        Source.objects.filter(pk=job.source_id).update(last_run=last)
+        source = Source.objects.filter(pk=job.source_id).first()
+        if job.again and source is not None and job.state == Job.State.SUCCESS:
+            start_sync_job(source=source, user=job.user)

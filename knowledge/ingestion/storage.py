@@ -5,6 +5,7 @@ import errno
 import os
 import re
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 from ragsite.core.config import config
@@ -61,6 +62,22 @@ def original_path(*, tenant_id: uuid.UUID, stored_name: str) -> Path:
 
 
 def delete_original(*, tenant_id: uuid.UUID, stored_name: str) -> None:
-    """Removes an original; one that is gone already is no error."""
+    """Removes an original, or what is left of one that was never whole; one that is gone already is no error."""
     if stored_name:
-        _path(tenant_id, stored_name).unlink(missing_ok=True)
+        whole = stored_name.removesuffix(".partial")
+        path = _path(tenant_id, whole)
+        (path if whole == stored_name else path.with_suffix(".partial")).unlink(missing_ok=True)
+
+
+def list_originals(*, tenant_id: uuid.UUID) -> Iterator[tuple[str, float]]:
+    """Every original of a tenant on the disk, partial ones of a crash too: its name, and the time of its last change."""
+    folder = config().documents_root / str(tenant_id)
+    if not folder.is_dir():
+        return
+    for part in sorted(folder.iterdir()):
+        if not part.is_dir():
+            continue
+        for file in os.scandir(part):
+            name = f"{part.name}/{file.name}"
+            if _NAME.match(name.removesuffix(".partial")) and file.is_file(follow_symlinks=False):
+                yield name, file.stat().st_mtime

@@ -4,6 +4,7 @@ from knowledge.models.answers import Answer, Conversation, ConversationShare
 from knowledge.models.documents import Chunk, Collection, Corpus, Document, Source
 from knowledge.models.jobs import Job
 from knowledge.models.prices import Price
+from knowledge.models.upkeep import DeadLetter, ExpiredItem
 from knowledge.models.vectors import Embedding, EmbeddingSpace, TagSet
 
 __all__ = [
@@ -13,9 +14,11 @@ __all__ = [
     "Conversation",
     "ConversationShare",
     "Corpus",
+    "DeadLetter",
     "Document",
     "Embedding",
     "EmbeddingSpace",
+    "ExpiredItem",
     "Job",
     "Price",
     "Source",

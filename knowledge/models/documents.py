@@ -166,6 +166,12 @@ class Source(TenantModel):
     )
     time_zone = models.CharField(max_length=60, default="UTC")
     last_synced_at = models.DateTimeField(null=True, blank=True, editable=False)
+    last_run = models.JSONField(
+        default=dict,
+        db_default={},
+        editable=False,
+        help_text="How its last job ended: job, state, error, finished_at, documents, chunks.",
+    )
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta(TenantModel.Meta):
@@ -250,6 +256,20 @@ class Document(TenantModel):
         editable=False,
         help_text="What its source said of its content; the same again: unchanged.",
     )
+    text_sha256 = models.CharField(
+        max_length=64,
+        blank=True,
+        default="",
+        db_default="",
+        editable=False,
+        help_text="Of its words alone: equal for documents that say the same in another file.",
+    )
+    current_since = models.DateTimeField(
+        null=True,
+        blank=True,
+        editable=False,
+        help_text="When its content changed last, or it was restored: its age for retention.",
+    )
     deleted_at = models.DateTimeField(null=True, blank=True, editable=False)
 
     objects: ClassVar[Any] = manager_of(DocumentQuerySet)
@@ -269,6 +289,9 @@ class Document(TenantModel):
             models.Index(fields=["tenant", "-created_at", "-id"], name="documents_of_tenant"),
             # What a search index has to take in since it was made.
             models.Index(fields=["tenant", "revision"], name="documents_by_revision"),
+            # The same content elsewhere: by its bytes, by its words.
+            models.Index(fields=["tenant", "sha256"], name="documents_by_bytes"),
+            models.Index(fields=["tenant", "text_sha256"], name="documents_by_words"),
         ]
 
     def __str__(self) -> str:

@@ -1,6 +1,8 @@
 from typing import Any, ClassVar
 
 from django.db import models
+from django.db.models.functions import Now
+from django.utils import timezone
 
 from knowledge.models.documents import Collection, Document, Source
 from knowledge.querysets import JobQuerySet, manager_of
@@ -55,7 +57,9 @@ class Job(TenantModel):
     errors = models.JSONField(default=list)
     result = models.JSONField(null=True)
     error = models.TextField(blank=True)
-    attempts = models.PositiveSmallIntegerField(default=0)
+    attempts = models.PositiveSmallIntegerField(
+        default=0, help_text="How often it was begun since it last got further."
+    )
     run = models.UUIDField(null=True)
     cancel_requested = models.BooleanField(default=False)
     callback_url = models.CharField(max_length=1000, blank=True, default="", db_default="")
@@ -65,8 +69,25 @@ class Job(TenantModel):
     callback_attempts = models.PositiveSmallIntegerField(default=0, db_default=0)
     callback_at = models.DateTimeField(null=True, help_text="Not tried before then; when it was sent.")
     callback_error = models.TextField(blank=True, default="", db_default="")
+    again = models.BooleanField(
+        default=False, db_default=False, help_text="Something has changed since it began: once more after it."
+    )
+    at = models.CharField(
+        max_length=1000, blank=True, default="", db_default="", help_text="The document that it is at."
+    )
+    suspects = models.JSONField(
+        default=dict, db_default={}, help_text="Documents at which a worker died, and how often."
+    )
+    trace_id = models.CharField(
+        max_length=36, blank=True, default="", db_default="", help_text="In the worker's log lines."
+    )
     created_at = models.DateTimeField(auto_now_add=True)
-    started_at = models.DateTimeField(null=True)
+    waiting_since = models.DateTimeField(default=timezone.now, db_default=Now())
+    not_before = models.DateTimeField(
+        null=True, help_text="It failed for the moment, and is tried again then."
+    )
+    started_at = models.DateTimeField(null=True, help_text="When it was begun first.")
+    served_at = models.DateTimeField(null=True, help_text="When a worker took it up last.")
     heartbeat_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField(null=True)
 
@@ -88,6 +109,22 @@ class Job(TenantModel):
                 condition=models.Q(callback_state="pending"),
                 name="jobs_to_call_back",
             ),
+            # The next job of a tenant, and whether it has one.
+            models.Index(
+                fields=["tenant", "waiting_since"],
+                condition=models.Q(state="PENDING"),
+                name="jobs_waiting",
+            ),
+            # When a tenant was served last.
+            models.Index(fields=["tenant", "-served_at"], name="jobs_served"),
+        ]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["tenant", "source"],
+                condition=models.Q(kind="sync", state__in=["PENDING", "PROGRESS"]),
+                name="one_sync_per_source",
+                violation_error_message="This source is being synchronised already.",
+            )
         ]
 
     def __str__(self) -> str:

@@ -65,6 +65,7 @@ class Embedding(TenantModel):
     text_hash = models.BinaryField(max_length=32)
     vector = HalfVectorField()
     created_at = models.DateTimeField(auto_now_add=True)
+    unused_since = models.DateTimeField(null=True, help_text="When no chunk was found to use it.")
 
     class Meta(TenantModel.Meta):
         constraints = [

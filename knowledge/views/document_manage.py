@@ -20,6 +20,7 @@ from knowledge.documents import (
     restore_document,
     start_reindex,
 )
+from knowledge.duplicates import find_same_content
 from knowledge.models import Chunk, Collection, Document, Job
 from knowledge.views.forms import check_form, chosen_tags, go_back, offer_tags, sentences
 from knowledge.views.listing import offered_tags
@@ -108,6 +109,7 @@ def _render(
         "may_manage": principal.may(MANAGE),
         "megabytes": config().max_upload_bytes // 2**20,
         "problem": problem,
+        "same_content": find_same_content(document=document, membership=membership),
     } | _jobs(principal, document)
     if not is_part(request):
         context |= shell_context(principal) | _chunks(request, principal, document)

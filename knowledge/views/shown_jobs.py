@@ -18,6 +18,7 @@ MANAGE = Ability.MANAGE.value
 
 STEPS = {
     "waiting": gettext_lazy("waiting"),
+    "waiting to try again": gettext_lazy("waiting to try again"),
     "listing": gettext_lazy("listing"),
     "reading": gettext_lazy("reading"),
     "chunking": gettext_lazy("cutting into passages"),
@@ -167,7 +168,7 @@ def describe_state(job: Job) -> str:
     if job.cancel_requested:
         return _("stopping")
     if job.state == Job.State.PENDING:
-        return _("waiting")
+        return _("waiting to try again") if job.not_before else _("waiting")
     return str(STEPS.get(job.step, _("indexing")))
 
 

@@ -13,10 +13,10 @@ from django.utils import timezone
 from knowledge.documents import MAX_URI, problem_of_parse_error
 from knowledge.ingestion.index import check_file, note_changes, retag_chunks
 from knowledge.ingestion.jobs import create_job
+from knowledge.ingestion.known import effective_tags
 from knowledge.ingestion.names import ending_of, file_name, media_type_name
 from knowledge.ingestion.parse import SUPPORTED_EXTENSIONS, ParseError
 from knowledge.ingestion.storage import delete_original, store_original
-from knowledge.ingestion.sync import effective_tags
 from knowledge.models import Document, Job, Source
 from ragsite.core.problems import FieldProblem, Problem
 from tenants.audit import record_event

@@ -113,7 +113,7 @@ def _act(source: Source, event: Event, signed: Signed, address: str | None) -> R
         if reason := _other_branch(source, event):
             return Received("ignored", reason)
     with atomic():
-        job = start_sync(source=source)
+        job = start_sync(source=source, follow=True)
         record_event(
             action="source.hook",
             method="webhook",

@@ -168,6 +168,7 @@ class Config(BaseSettings):
     email_from: str = ""
 
     ingest_root: Path | None = None
+    ingest_turn_seconds: float = Field(default=20.0, gt=0, le=3000)
     max_upload_bytes: int = Field(default=50 * 2**20, ge=1024)
     parse_cpu_seconds: int = Field(default=60, ge=1)
     parse_seconds: float = Field(default=120, ge=1)

@@ -36,6 +36,7 @@ INDEX_REFRESH = Histogram(
 EMPTY_RESULTS = Counter("rag_empty_results_total", "Questions without enough evidence")
 FEEDBACK = Counter("rag_feedback_total", "Ratings", ["rating"])
 INGESTED = Counter("rag_ingest_documents_total", "Documents ingested", ["status"])
+QUEUE_DEPTH = Gauge("rag_queue_depth", "Jobs that wait", ["queue"])
 UNSCOPED = Counter("rag_unscoped_total", "Platform work across tenants", ["reason"])
 
 

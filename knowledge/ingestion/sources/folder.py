@@ -1,6 +1,7 @@
 """A folder of the server, below the allowed root."""
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from knowledge.models import Source
 from ragsite.core.config import config
 
 MAX_ITEMS = 200_000
+RACY_SECONDS = 2.0  # the coarsest clock of a file system
 
 
 def allowed_root() -> Path:
@@ -38,6 +40,16 @@ def resolve_folder(path: str) -> Path:
     if not folder.is_dir():
         raise SourceError(f"There is no folder “{path}” below the allowed root.", permanent=True)
     return folder
+
+
+def _item_of(path: Path, uri: str) -> SourceItem:
+    known = path.stat()
+    # The inode's own time too: tools that set a file's time back cannot set that.
+    fingerprint = f"{known.st_size}-{known.st_mtime_ns}-{known.st_ctime_ns}-{known.st_ino}"
+    if max(known.st_mtime, known.st_ctime) > time.time() - RACY_SECONDS:
+        # Another change within the same tick of the clock would leave no trace: next time it is read, too.
+        fingerprint = ""
+    return SourceItem(uri=uri, size=known.st_size, fingerprint=fingerprint)
 
 
 class FolderConnector:
@@ -68,13 +80,7 @@ class FolderConnector:
                         f"The folder holds more than {MAX_ITEMS} files: make several sources of its sub-folders.",
                         permanent=True,
                     )
-                known = path.stat()
-                yield SourceItem(
-                    uri=path.relative_to(self._folder).as_posix(),
-                    size=known.st_size,
-                    # The inode's own time too: tools that set a file's time back cannot set that.
-                    fingerprint=f"{known.st_size}-{known.st_mtime_ns}-{known.st_ctime_ns}-{known.st_ino}",
-                )
+                yield _item_of(path, path.relative_to(self._folder).as_posix())
 
     def fetch(self, item: SourceItem) -> bytes:
         # O_NOFOLLOW: a file that has become a link since it was listed could point anywhere.

@@ -197,7 +197,8 @@ def test_who_has_lost_a_job_may_not_report(shared: Any, inside: None) -> None:
         make_stale(task)
         with claim_job(job_id=task) as second:
             assert second is not None
-            for call in (lambda: first.report(changed=1), lambda: first.add_error(document="d", reason="r")):
+            first.report(changed=1)
+            for call in (first.write, lambda: first.check(now=True)):
                 with pytest.raises(JobLost):
                     call()
             first.finish(state="SUCCESS")

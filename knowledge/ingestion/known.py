@@ -1,0 +1,203 @@
+"""What is known of a source before a sync: its documents, what failed, what went of age. Looked up, never queried."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from pathlib import PurePosixPath
+from uuid import UUID
+
+from django.utils import timezone
+
+import ragsite
+from knowledge.ingestion.dead_letters import bury_item
+from knowledge.ingestion.index import retag_documents
+from knowledge.ingestion.sources.base import SourceItem
+from knowledge.models import DeadLetter, Document, ExpiredItem, Job, Source
+from tenants.scope import atomic
+
+BATCH = 500
+
+
+def effective_tags(source: Source) -> list[str]:
+    """The tags of a source's documents: its own, else its collection's defaults."""
+    return sorted(set(source.tags or source.collection.default_tags))
+
+
+class Known:
+    """The state of a source's documents at the beginning of a sync, by path.
+
+    Attributes:
+        documents: those that are not deleted.
+        vanished: of these, what the source does not list any more; what is found under another path is taken out.
+        started: when the job began first; what was indexed since then is its own work, of an earlier turn.
+    """
+
+    def __init__(self, *, source: Source, items: Sequence[SourceItem], started: datetime) -> None:
+        self.source, self.items, self.started = source, items, started
+        rows = Document.objects.filter(source=source, deleted_at__isnull=True).defer("text", "pages")
+        self.documents: dict[str, Document] = {row.uri: row for row in rows.iterator(chunk_size=5000)}
+        for document in self.documents.values():
+            document.source = source
+        listed = {item.uri for item in items}
+        self.vanished = {uri: row for uri, row in self.documents.items() if uri not in listed}
+        self._moved_candidates: defaultdict[str, list[str]] = defaultdict(list)
+        for uri, row in sorted(self.vanished.items()):
+            if row.status == Document.Status.INDEXED and row.sha256:
+                self._moved_candidates[row.sha256].append(uri)
+        # A name that has turned up elsewhere is kept for whoever bears it there.
+        self._new_names = {PurePosixPath(uri).name for uri in listed - self.documents.keys()}
+        self._letters = {row.uri: row for row in DeadLetter.objects.filter(source=source).exclude(uri="")}
+        self._settled: set[UUID] = {row.pk for uri, row in self._letters.items() if uri not in listed}
+        self._expired = self._read_expired()
+        self._fingerprints: dict[UUID, str] = {}
+
+    def _read_expired(self) -> dict[str, ExpiredItem]:
+        days = self.source.collection.retention_days
+        rows = ExpiredItem.objects.filter(source=self.source)
+        if days is None:
+            rows.delete()
+            return {}
+        oldest = timezone.now() - timedelta(days=days)
+        rows.filter(current_since__gte=oldest).delete()  # the collection keeps them longer by now
+        return {row.uri: row for row in rows}
+
+    def follow_source(self) -> None:
+        """Gives the documents the source's tags and collection, where they differ: in batches, not one by one."""
+        tags, collection = effective_tags(self.source), self.source.collection
+        behind = [
+            row
+            for row in self.documents.values()
+            if sorted(row.tags) != tags or row.collection_id != collection.pk
+        ]
+        for begin in range(0, len(behind), BATCH):
+            batch = behind[begin : begin + BATCH]
+            ids = [row.pk for row in batch]
+            with atomic():
+                Document.objects.filter(pk__in=ids).update(
+                    tags=tags, collection=collection, updated_at=timezone.now()
+                )
+                retag_documents(documents=ids, tags=tags, collection_id=collection.pk)
+            for row in batch:
+                row.tags, row.collection = tags, collection
+        for row in self.documents.values():
+            row.collection = collection  # read for its language
+
+    # Questions
+
+    def reason_of_failure(self, item: SourceItem) -> str:
+        """Why this content failed before and would fail again; empty: try it."""
+        letter = self._letters.get(item.uri)
+        if (
+            letter is None
+            or not letter.permanent
+            or not letter.fingerprint
+            or letter.fingerprint != item.fingerprint
+            or letter.release != ragsite.__version__
+        ):
+            return ""
+        return str(letter.reason)
+
+    def is_unchanged(self, item: SourceItem, *, sha256: str = "") -> bool:
+        """Whether the content that is indexed is the item's: by what the source says, or by its bytes."""
+        document = self.documents.get(item.uri)
+        if document is None or document.status != Document.Status.INDEXED:
+            return False
+        if sha256:
+            return document.sha256 == sha256
+        return bool(item.fingerprint) and document.fingerprint == item.fingerprint
+
+    def is_expired(self, item: SourceItem, *, sha256: str = "") -> bool:
+        """Whether retention has deleted this very content."""
+        row = self._expired.get(item.uri)
+        if row is None or item.uri in self.documents:
+            return False
+        if not sha256:
+            return bool(item.fingerprint) and row.fingerprint == item.fingerprint
+        if row.sha256 != sha256:
+            return False
+        ExpiredItem.objects.filter(pk=row.pk).update(fingerprint=item.fingerprint)
+        return True
+
+    def is_of_this_job(self, document: Document) -> bool:
+        """Whether an earlier turn of the same job has indexed it."""
+        return document.indexed_at is not None and document.indexed_at >= self.started
+
+    def take_moved(self, *, uri: str, sha256: str) -> Document | None:
+        """The vanished document of the same bytes, each only once; of several the one whose path is most alike.
+
+        By bytes alone: two addresses may share a fingerprint and differ all the same.
+        """
+        name = PurePosixPath(uri).name
+        candidates = [
+            old
+            for old in self._moved_candidates.get(sha256, ())
+            if PurePosixPath(old).name == name or PurePosixPath(old).name not in self._new_names
+        ]
+        if not candidates:
+            return None
+        best = max(candidates, key=lambda old: _likeness(old, uri))
+        self._moved_candidates[sha256].remove(best)
+        document = self.vanished.pop(best)
+        del self.documents[best]
+        self.documents[uri] = document
+        return document
+
+    # Changes
+
+    def succeed(self, item: SourceItem) -> None:
+        """The item is as it should be: its fingerprint is remembered, its failures are forgotten."""
+        self.settle_letter(item)
+        document = self.documents.get(item.uri)
+        if document is None:
+            return
+        if document.fingerprint != item.fingerprint or document.error:
+            self._fingerprints[document.pk] = item.fingerprint
+            if len(self._fingerprints) >= BATCH:
+                self.remember()
+
+    def settle_letter(self, item: SourceItem) -> None:
+        if item.uri in self._letters:
+            self._settled.add(self._letters[item.uri].pk)
+
+    def fail(
+        self, item: SourceItem, *, job: Job, reason: str, permanent: bool, fingerprint: str, attempts: int
+    ) -> None:
+        """Keeps a document's failure as a dead letter."""
+        bury_item(
+            source=self.source,
+            job=job,
+            uri=item.uri,
+            reason=reason,
+            permanent=permanent,
+            fingerprint=fingerprint,
+            document=self.documents.get(item.uri),
+            attempts=attempts,
+        )
+
+    def remember(self) -> None:
+        """Writes the new fingerprints of unchanged documents."""
+        rows = [Document(pk=pk, fingerprint=value, error="") for pk, value in self._fingerprints.items()]
+        Document.objects.bulk_update(rows, ["fingerprint", "error"], batch_size=BATCH)
+        self._fingerprints = {}
+
+    def forget_letters(self) -> None:
+        """Drops the dead letters of what has succeeded or is gone."""
+        for batch in _batches(self._settled):
+            DeadLetter.objects.filter(pk__in=batch).delete()
+
+
+def _likeness(old: str, new: str) -> tuple[bool, int]:
+    """The same name counts most, then the folders that both begin with."""
+    a, b = PurePosixPath(old), PurePosixPath(new)
+    shared = 0
+    for left, right in zip(a.parts, b.parts, strict=False):
+        if left != right:
+            break
+        shared += 1
+    return a.name == b.name, shared
+
+
+def _batches(ids: Iterable[UUID]) -> Iterable[list[UUID]]:
+    listed = list(ids)
+    for begin in range(0, len(listed), BATCH):
+        yield listed[begin : begin + BATCH]
