@@ -94,7 +94,7 @@ def fill_source(*, source: Source, changes: Mapping[str, Any], principal: Princi
     stored = None if source._state.adding else Source.objects.filter(pk=source.pk).first()
     if stored is not None and changes.get("kind", stored.kind) != stored.kind:
         raise wrong("kind", "A source keeps its kind: make a new one, and delete this one.")
-    given = changes.pop("options", {})
+    given = changes.pop("options", None) or {}
     had_credentials, credentials = "credentials" in changes, changes.pop("credentials", None)
     for name, value in changes.items():
         setattr(source, name, value)

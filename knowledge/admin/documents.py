@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from django.contrib import admin
+from django import forms
+from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.urls import reverse
@@ -11,14 +12,16 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 from unfold.decorators import display
+from unfold.widgets import UnfoldAdminPasswordWidget
 
 from knowledge.documents import change_document, delete_collection, delete_document, save_collection
 from knowledge.models import Chunk, Collection, Document, Source
-from knowledge.sources import delete_source, save_source, start_sync
+from knowledge.sources import delete_source, save_source, start_sync, try_source
 from tenants.access import Principal
 from tenants.admin_base import ReadOnlyTenantAdmin, TenantModelAdmin
 from tenants.admin_lists import DayFilter, at, choice, related, yes_or_no
 
+CHECKED_AT_ONCE = 5  # each takes up to 10 s
 STATUS_COLOURS = {"indexed": "success", "failed": "danger", "pending": "warning"}
 
 
@@ -37,18 +40,49 @@ class CollectionAdmin(TenantModelAdmin):
         delete_collection(collection=obj, principal=principal)
 
 
+class SourceAdminForm(forms.ModelForm):  # type: ignore[type-arg]
+    new_credentials = forms.JSONField(
+        label=_("credentials"),
+        required=False,
+        widget=UnfoldAdminPasswordWidget(render_value=False),
+        help_text=_(
+            'An object such as {"token": "…"}; stored encrypted and never shown. Empty: kept; {}: removed. '
+            "Another place drops them."
+        ),
+    )
+
+
 @admin.register(Source)
 class SourceAdmin(TenantModelAdmin):
+    form = SourceAdminForm
     may_add = may_change = may_delete = True
-    list_display = ("name", "path", "collection", "schedule", "time_zone", "enabled", at("last_synced_at"))
+    list_display = (
+        "name",
+        "kind",
+        "path",
+        "collection",
+        "schedule",
+        "time_zone",
+        "enabled",
+        at("last_synced_at"),
+    )
     list_filter = (yes_or_no("enabled"), choice("kind"))
     search_fields = ("name", "path")
-    readonly_fields = ("last_synced_at",)
+    readonly_fields = ("has_credentials", "last_synced_at")
     autocomplete_fields = ("collection",)
     list_select_related = ("collection",)
-    actions = ("sync",)
+    actions = ("sync", "try_now")
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
+        return ("kind", *self.readonly_fields) if obj is not None else self.readonly_fields
+
+    @display(description=_("credentials stored"), boolean=True)
+    def has_credentials(self, source: Source) -> bool:
+        return bool(source.credentials)
 
     def write(self, *, obj: Any, changes: dict[str, Any], principal: Principal) -> None:
+        if "new_credentials" in changes:
+            changes["credentials"] = changes.pop("new_credentials")
         save_source(source=obj, changes=changes, principal=principal)
 
     def remove(self, *, obj: Any, principal: Principal) -> None:
@@ -66,6 +100,12 @@ class SourceAdmin(TenantModelAdmin):
             act,
             done=lambda n: ngettext("%(n)d source started.", "%(n)d sources started.", n) % {"n": n},
         )
+
+    @admin.action(description=_("Test the connection"), permissions=["change"])
+    def try_now(self, request: HttpRequest, queryset: QuerySet[Source]) -> None:
+        for source in queryset[:CHECKED_AT_ONCE]:
+            ok, words = try_source(source=source, principal=self.principal(request))
+            (messages.success if ok else messages.error)(request, f"{source}: {words}")
 
 
 @admin.register(Document)

@@ -212,6 +212,8 @@ def source_check(request: HttpRequest, principal: Principal) -> HttpResponse:
                 context["runs"] = next_runs(preset.crontab(), time_zone=zone, count=3)
                 context["words"] = describe(preset.crontab(), time_zone=zone)
     except Problem as problem:
+        if problem.status == 404:
+            raise
         context["reasons"] = [error.detail for error in problem.errors] or [problem.detail]
     return render_page(request, "knowledge/manage/_source_check.html", context)
 

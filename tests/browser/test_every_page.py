@@ -63,6 +63,7 @@ NO_PAGES = {
     "roles/<uuid:id>/",
     "roles/<uuid:id>/delete/",
     "sources/check/",
+    "sources/<uuid:id>/check/",
     "sources/<uuid:id>/delete/",
     "sources/<uuid:id>/hook/delete/",
     "sources/<uuid:id>/pause/",

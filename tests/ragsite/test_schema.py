@@ -26,6 +26,7 @@ BESIDE = {"get /members/{id}", "get /roles/{id}", "get /api-keys/{id}", "get /ta
     "get /invitations/{id}",
     "delete /invitations/{id}",
     "post /hooks/{id}",
+    "post /sources/{id}/check",
     "post /sources/{id}/hook-secret",
     "delete /sources/{id}/hook-secret",
 }

@@ -7,7 +7,26 @@ import pytest
 
 TEMPLATES = Path(__file__).parents[2] / "templates"
 FOR_BUILDERS = {"styleguide.html"}  # seen in dev alone
-NAMES = {"ragsite", "Enter", "Shift", "Esc", "Ctrl", "MB", "CSV", "JSON", "ms", "KiB", "API", "UTC"}
+NAMES = {
+    "GitHub",
+    "GitLab",
+    "Gitea",
+    "Forgejo",
+    "Standard",
+    "Webhooks",
+    "ragsite",
+    "Enter",
+    "Shift",
+    "Esc",
+    "Ctrl",
+    "MB",
+    "CSV",
+    "JSON",
+    "ms",
+    "KiB",
+    "API",
+    "UTC",
+}
 
 GONE = [
     re.compile(pattern, re.DOTALL)

@@ -73,6 +73,7 @@ CASES: dict[str, Case] = {
     "api/v1/sources/<uuid:id>": Case(
         "source", {"GET": nothing, "PATCH": lambda: {"enabled": False}, "DELETE": nothing}
     ),
+    "api/v1/sources/<uuid:id>/check": Case("source", {"POST": nothing}),
     "api/v1/sources/<uuid:id>/sync": Case("source", {"POST": nothing}),
     "api/v1/hooks/<uuid:id>": Case("source", {"POST": lambda: {"type": "ping"}}, signed=True),
     "api/v1/tasks/<uuid:id>": Case("job", {"GET": nothing, "DELETE": nothing}, hidden=True),
@@ -122,6 +123,7 @@ CASES: dict[str, Case] = {
     "collections/<uuid:id>/delete/": Case("collection", {"POST": nothing}),
     "sources/<uuid:id>/": Case("source", {"GET": nothing}),
     "sources/<uuid:id>/edit/": Case("source", {"GET": nothing, "POST": nothing}),
+    "sources/<uuid:id>/check/": Case("source", {"POST": nothing}),
     "sources/<uuid:id>/sync/": Case("source", {"POST": nothing}),
     "sources/<uuid:id>/pause/": Case("source", {"POST": nothing}),
     "sources/<uuid:id>/hook/": Case("source", {"GET": nothing, "POST": nothing}),
