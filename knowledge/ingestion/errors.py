@@ -25,7 +25,9 @@ def describe_error(error: Exception) -> str:
     if isinstance(error, OperationalError | InterfaceError):
         return "The database was away or too busy."
     if isinstance(error, OSError):
-        return f"It could not be read: {error.strerror or type(error).__name__}."
+        # A plain one without a number is a connector's own, which says in words what happened.
+        own = str(error) if type(error) is OSError and error.errno is None else ""
+        return f"It could not be read: {error.strerror or own or type(error).__name__}."
     if getattr(error, "permanent", None) is False:
         return str(error)
     return f"An internal error ended this job ({type(error).__name__}): retry it, or tell the operator."

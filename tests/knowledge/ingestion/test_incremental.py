@@ -18,7 +18,7 @@ from knowledge.models import Chunk, Collection, Document, Embedding
 from tenants.models import AuditEvent
 from tenants.scope import scope
 from tests.knowledge.helpers import ask
-from tests.knowledge.ingestion.sources import (
+from tests.knowledge.ingestion.connectors import (
     CountingEmbedder,
     documents_of,
     long,
