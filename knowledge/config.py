@@ -16,6 +16,9 @@ class RetrievalConfig:
         candidates: chunks taken from each arm.
         feedback_passages, feedback_weight: one step of Rocchio: the dense arm goes again with
             ``q + weight · mean of the best passages' vectors``, each of length 1; 0 passages: not.
+        rerank_candidates: so many of the best go before the reranker.
+        rerank_phrase, rerank_proximity, rerank_title, rerank_recency: what the features of ``retrieval/rerank.py`` add
+            to the fused score; all 0: no feature reranker.
         keyword_weight: weight of the standardised keyword score; the dense one weighs the rest.
         dense_deviation: the standard deviation of cosines over a corpus, a constant of the embedding model.
         bm25_k1, bm25_b: as in Robertson & Zaragoza, "The Probabilistic Relevance Framework: BM25 and Beyond" (2009).
@@ -29,6 +32,11 @@ class RetrievalConfig:
     candidates: int = 100
     feedback_passages: int = 3
     feedback_weight: float = 0.3
+    rerank_candidates: int = 50
+    rerank_phrase: float = 0.0
+    rerank_proximity: float = 0.0
+    rerank_title: float = 0.0
+    rerank_recency: float = 0.0
     keyword_weight: float = 0.3
     dense_deviation: float = 0.10
     bm25_k1: float = 0.9

@@ -1,7 +1,9 @@
-"""What is known (collections, sources, documents, chunks), the jobs that index it, and what was answered from it."""
+"""What is known (collections, sources, documents, chunks), the jobs that index it, what was answered from it,
+and how well it is found."""
 
 from knowledge.models.answers import Answer, Conversation, ConversationShare
 from knowledge.models.documents import Chunk, Collection, Corpus, Document, Source
+from knowledge.models.evaluation import EvaluationCase, EvaluationRun, EvaluationSet
 from knowledge.models.jobs import Job
 from knowledge.models.prices import Price
 from knowledge.models.upkeep import DeadLetter, ExpiredItem
@@ -18,6 +20,9 @@ __all__ = [
     "Document",
     "Embedding",
     "EmbeddingSpace",
+    "EvaluationCase",
+    "EvaluationRun",
+    "EvaluationSet",
     "ExpiredItem",
     "Job",
     "Price",

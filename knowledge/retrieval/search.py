@@ -1,6 +1,7 @@
 """From a question to passages: both arms, fusion, expansion."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,11 @@ from knowledge.embedding.base import Vectors
 from knowledge.models import Chunk, Collection, Corpus, Document, EmbeddingSpace, TagSet
 from knowledge.retrieval.analysis import question_terms
 from knowledge.retrieval.base import Filters, FoundPassage, Ranked, Ranking
+from knowledge.retrieval.cross_encoder import reranker_for
 from knowledge.retrieval.expand import expand_spans
 from knowledge.retrieval.fusion import fuse_scores
 from knowledge.retrieval.keyword import KeywordScores, search_keywords
+from knowledge.retrieval.rerank import Candidate, rerank_candidates
 from knowledge.retrieval.segment import Rows
 from knowledge.retrieval.tenant_index import IndexKey, indexes
 from knowledge.retrieval.vector import best_of, move_towards, search_vectors
@@ -71,7 +74,7 @@ def _search_once(
             config=config,
         )
         chunks = _readable_chunks(membership=membership, filters=filters)
-        best = ranking.fused[:k]
+        best = _rerank(ranking.fused, chunks=chunks, question=question, config=config)[:k]
         rows = chunks.defer("terms", "embedding_hash").in_bulk([each.chunk_id for each in best])
         found = [rows[each.chunk_id] for each in best if each.chunk_id in rows]
         spans = expand_spans(
@@ -83,6 +86,7 @@ def _search_once(
         documents = _documents_with_spans(membership=membership, found=found, spans=spans)
     of_chunk = {each.chunk_id: each for each in best}
     passages: list[FoundPassage] = []
+    score = 1.0
     swapped = len(found) < len(best)
     for index, chunk in enumerate(found):
         document = documents.get(chunk.document_id)
@@ -92,6 +96,7 @@ def _search_once(
         if document is None or text[chunk.start - span.start : chunk.end - span.start] != chunk.text:
             swapped = True
             continue
+        score = min(score, squash(of_chunk[chunk.pk].fused, config))  # a reranker has an order of its own
         passages.append(
             FoundPassage(
                 n=len(passages) + 1,
@@ -103,7 +108,7 @@ def _search_once(
                 collection=document.collection.slug,
                 heading=" › ".join(chunk.heading_path),
                 text=text,
-                score=round(squash(of_chunk[chunk.pk].fused, config), 4),
+                score=round(score, 4),
                 page=_page_of(document, span.start),
                 start=span.start,
                 end=span.end,
@@ -205,6 +210,38 @@ def _fuse(
         keyword_deviation=keyword.deviation,
         keyword_weight=config.keyword_weight,
     )
+
+
+def _rerank(
+    ranked: Sequence[Ranked], *, chunks: Any, question: str, config: RetrievalConfig
+) -> Sequence[Ranked]:
+    """The best candidates in the reranker's order, where one is set; the rest behind them."""
+    reranker = reranker_for(config)
+    if reranker is None:
+        return ranked
+    head = ranked[: config.rerank_candidates]
+    rows = chunks.filter(pk__in=[each.chunk_id for each in head]).values_list(
+        "pk", "document__title", "heading_path", "text", "document__updated_at", "collection__language"
+    )
+    found = {pk: row for pk, *row in rows}
+    candidates = []
+    for each in head:
+        if each.chunk_id in found:
+            title, headings, text, updated_at, language = found[each.chunk_id]
+            candidates.append(
+                Candidate(
+                    chunk_id=each.chunk_id,
+                    score=each.fused,
+                    title=title,
+                    headings=tuple(headings),
+                    text=text,
+                    updated_at=updated_at,
+                    language=language,
+                )
+            )
+    of_chunk = {each.chunk_id: each for each in head}
+    order = rerank_candidates(reranker=reranker, question=question, candidates=candidates)
+    return [*(of_chunk[each.chunk_id] for each in order), *ranked[len(head) :]]
 
 
 def squash(fused: float, config: RetrievalConfig) -> float:

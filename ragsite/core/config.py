@@ -156,6 +156,8 @@ class Config(BaseSettings):
     call_seconds: float = Field(default=30, gt=0)
     answer_seconds: float = Field(default=60, gt=0)
 
+    reranker_model: str = ""
+    reranker_seconds: float = Field(default=1.0, gt=0, le=30)
     index_memory_bytes: int = Field(default=256 * 2**20, ge=2**20)
     embedding_model: str = Field(
         default="all-MiniLM-L6-v2/onnx-int8", min_length=1, validation_alias=_conventional("EMBEDDING_MODEL")

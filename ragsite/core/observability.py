@@ -30,6 +30,7 @@ ACTIVE_REQUESTS = Gauge("rag_active_requests", "Questions being answered")
 RETRIEVAL_RESULTS = Histogram(
     "rag_retrieval_results", "Passages per question", buckets=(0, 1, 2, 3, 5, 10, 20)
 )
+RERANKED = Counter("rag_rerank_total", "Questions whose candidates were reranked", ["status"])
 INDEX_REFRESH = Histogram(
     "rag_index_refresh_seconds", "Bringing a tenant's search index up to date", ["kind"], buckets=BUCKETS
 )
