@@ -2,7 +2,9 @@
 
 import os
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +21,38 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # Argon2 is slow on purpose
     settings.HOPS_IN_CALLING_THREAD = True
     settings.WHITENOISE_AUTOREFRESH = True
+
+
+# The files that take longest, together half of the time. xdist would begin with those of the most tests and leave a worker
+# alone with one of these at the end.
+LONGEST = (
+    "browser/",
+    "security/test_routes.py",
+    "tenants/test_admin.py",
+    "knowledge/ingestion/test_worker_real.py",
+    "ragsite/test_stack.py",
+    "ragsite/test_embedded.py",
+    "tenants/test_admin_lists.py",
+    "knowledge/ingestion/",
+    "knowledge/api/",
+    "security/",
+    "knowledge/pages/",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """For xdist: the longest files first, then those of many tests; within a file nothing changes."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return
+    here = Path(__file__).parent
+    sizes = Counter(item.path for item in items)
+
+    def place(item: pytest.Item) -> tuple[int, int]:
+        name = item.path.relative_to(here).as_posix()
+        first = next((at for at, start in enumerate(LONGEST) if name.startswith(start)), len(LONGEST))
+        return first, -sizes[item.path]
+
+    items.sort(key=place)  # stable: what was together stays together
 
 
 @pytest.fixture(scope="session")

@@ -36,7 +36,7 @@ BOOT = (
 # Nothing of our own environment: it holds keys and passwords.
 ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "MALLOC_ARENA_MAX": "1"}
 _START_SECONDS = 60.0
-_NOTICE_SECONDS = 5.0
+_NOTICE_SECONDS = 30.0
 _TICK_SECONDS = 0.5
 _PIECE = 1 << 20
 _SHARED_DOCUMENTS, _SHARED_BYTES = (
@@ -255,7 +255,7 @@ class _Nursery:
                 f"{filename} takes more than {limits.memory_bytes / 2**20:,.0f} MB of memory to read: split it or "
                 "simplify it.",
             )
-        how = signal.Signals(number).name if number else "without a word"
+        how = signal.Signals(number).name if number else f"exit {os.waitstatus_to_exitcode(status)}"
         return ParseError(
             "crashed",
             f"The reader of {filename} crashed ({how}): save it again from the program that made it.",

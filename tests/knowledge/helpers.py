@@ -235,6 +235,11 @@ def _strict(node: Any) -> Any:
     return out
 
 
+@cache
+def _components() -> Any:
+    return _strict(schema()["components"])
+
+
 def conforms(response: Any, path: str, method: str) -> Any:
     """The body, after it has been held against the published schema."""
     assert response.headers["X-Request-ID"]
@@ -245,7 +250,7 @@ def conforms(response: Any, path: str, method: str) -> Any:
         return None
     body = response.json()
     wanted = described["content"]["application/json"]["schema"]
-    root = {**_strict(wanted), "components": _strict(schema()["components"])}
+    root = {**_strict(wanted), "components": _components()}
     error = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(root).iter_errors(body))
     assert error is None, f"{method} {path}: {error.json_path}: {error.message[:300]}"
     return body

@@ -50,6 +50,7 @@ class _Line:
     end: int
     depth: int
     text: str  # stripped; empty for a blank line
+    is_ending: bool  # of a stanza
 
 
 @dataclass(frozen=True)
@@ -171,18 +172,19 @@ def _measure_depths(text: str, spans: list[tuple[int, int]], stripped: list[str]
     banner: str | None = None
     for (start, end), line in zip(spans, stripped, strict=True):
         if banner is not None:  # free text up to its delimiter: part of the banner, whatever its indentation
-            lines.append(_Line(start, end, 10_000, line))
+            lines.append(_Line(start, end, 10_000, line, bool(_ENDING.match(line))))
             if line.endswith(banner):
                 banner = None
             continue
         if by_brace:
             if _CLOSING.match(line):
                 depth = max(0, depth - 1)
-            lines.append(_Line(start, end, depth, line))
+            lines.append(_Line(start, end, depth, line, bool(_ENDING.match(line))))
             depth += bool(_OPENING.search(line))
         else:
-            width = len(text[start:end].expandtabs(8)) - len(text[start:end].expandtabs(8).lstrip())
-            lines.append(_Line(start, end, width, line))
+            margin = text[start : start + len(text[start:end]) - len(text[start:end].lstrip())]
+            width = len(margin.expandtabs(8))
+            lines.append(_Line(start, end, width, line, bool(_ENDING.match(line))))
         banner = _open_banner(line)
     return lines
 
@@ -222,9 +224,7 @@ class _StanzaReader:
         self._write_leaves(run, level=level)
 
     def _list_entries(self, first: int, last: int) -> list[_Entry]:
-        depths = [
-            line.depth for line in self._lines[first:last] if line.text and not _ENDING.match(line.text)
-        ]
+        depths = [line.depth for line in self._lines[first:last] if line.text and not line.is_ending]
         if not depths:
             return [_Entry(first, first, last, nested=False)] if first < last else []
         base = min(depths)
@@ -232,7 +232,7 @@ class _StanzaReader:
         pending: int | None = None
         for index in range(first, last):
             line = self._lines[index]
-            if not line.text or line.depth > base or _ENDING.match(line.text):
+            if not line.text or line.depth > base or line.is_ending:
                 if not line.text and pending is None:
                     continue
                 if line.depth > base and pending is not None and line.text:
@@ -249,7 +249,7 @@ class _StanzaReader:
         for position, (begin, head) in enumerate(starts):
             stop = starts[position + 1][0] if position + 1 < len(starts) else last
             nested = any(
-                line.text and line.depth > base and not _ENDING.match(line.text)
+                line.text and line.depth > base and not line.is_ending
                 for line in self._lines[head + 1 : stop]
             )
             entries.append(_Entry(first if position == 0 else begin, head, stop, nested))

@@ -90,6 +90,13 @@ _CHARSET = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?\s*([\w.:-]{2,40})
 _SPACES = re.compile(r"[ \t\n\r\f]+")
 _OPEN, _CLOSE = True, False
 _MAX_INDENT = 8
+_MAX_DEPTH = 5000
+_TAG = re.compile(r"<(/?)([a-zA-Z][a-zA-Z0-9]*)")
+# Elements that have no end, or whose end is often left out because the next one is it.
+_FREELY_OPEN = frozenset(
+    "area base br col embed hr img input link meta param source track wbr p li dt dd tr td th thead tbody tfoot"  # noqa: SIM905
+    " colgroup caption option optgroup rp rt body html head".split()
+)
 _MAX_SPAN = 64
 
 
@@ -109,13 +116,30 @@ def parse_html(data: bytes, *, filename: str, media_type: str, limits: ParseLimi
 
 
 def write_html(builder: DocumentBuilder, html: str) -> str:
-    """Appends what a page shows; returns its title, which may be empty."""
+    """Appends what a page shows; returns its title, which may be empty.
+
+    Raises RecursionError for elements nested so deeply that building their tree, quadratic in the depth, would take
+    minutes.
+    """
+    _check_depth(html)
     tree = LexborHTMLParser(html)
     root = tree.body or tree.root
     if root is not None:
         _Writer(builder).write(root)
     title = tree.css_first("title")
     return shorten_title(title.text() if title else "")
+
+
+def _check_depth(html: str) -> None:
+    if html.count("<") <= _MAX_DEPTH:
+        return
+    depth = 0
+    for match in _TAG.finditer(html):
+        if match[2].lower() in _FREELY_OPEN:
+            continue
+        depth = max(0, depth - 1) if match[1] else depth + 1
+        if depth > _MAX_DEPTH:
+            raise RecursionError
 
 
 def _decode_html(data: bytes, *, filename: str, limits: ParseLimits) -> str:

@@ -37,6 +37,7 @@ _KINDS = {
     "ordered_list_open": LIST,
 }
 _FRONT_MATTER = re.compile(r"---[ \t]*\n(.{0,20000}?)\n(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
+_MAX_FLOWS = 500
 _TITLE_SOURCE = 1000  # characters of a heading that its title is read from
 # The line below a table's header: match begins at the line end before it.
 _DELIMITER_CELL = r"[ \t]*:?-+:?[ \t]*"
@@ -153,6 +154,10 @@ def strip_inline_markup(text: str) -> str:
 def _take_front_matter(text: str) -> tuple[str, str | None]:
     match = _FRONT_MATTER.match(text)
     if match is None:
+        return text, None
+    if (
+        match[1].count("[") + match[1].count("{") > _MAX_FLOWS
+    ):  # the time of PyYAML's scanner grows with their square
         return text, None
     try:
         # Every value is text, and aliases stay what they are: merge keys could grow a few lines without end.

@@ -33,6 +33,7 @@ _MACHINE_TITLE = re.compile(
 )
 _BOLD = 600
 _CHARACTERS_PER_TITLE = 120
+_LOOKED_AT = 5  # pages of a PDF without text
 
 
 @dataclass(frozen=True)
@@ -62,11 +63,13 @@ def parse_pdf(data: bytes, *, filename: str, media_type: str, limits: ParseLimit
             )
         pages = [_read_page(document, index, filename=filename) for index in range(len(document))]
         metadata_title = shorten_title(document.get_metadata_value("Title") or "")
+        pictured = not any(pages) and _has_pictures(document)
     finally:
         document.close()
     pages = _drop_running_lines(pages)
     if not any(pages):
-        raise ParseError("no_text", f"{filename} holds no text (a scan?): run OCR first and upload it again.")
+        what = "pictures of pages and no text (a scan)" if pictured else "no text"
+        raise ParseError("no_text", f"{filename} holds {what}: run OCR on it first and upload the result.")
     levels, typical = _rank_sizes(pages), _find_typical_gap(pages)
     builder = DocumentBuilder(filename=filename, limits=limits)
     starts = []
@@ -116,6 +119,18 @@ def _read_page(document: pdfium.PdfDocument, index: int, *, filename: str) -> li
     finally:
         textpage.close()
         page.close()
+
+
+def _has_pictures(document: pdfium.PdfDocument) -> bool:
+    """Whether one of the first pages shows a picture."""
+    for index in range(min(len(document), _LOOKED_AT)):
+        page = document[index]
+        try:
+            if next(page.get_objects(filter=[pdfium_c.FPDF_PAGEOBJ_IMAGE], max_depth=3), None) is not None:
+                return True
+        finally:
+            page.close()
+    return False
 
 
 def _read_lines(textpage: pdfium.PdfTextPage, *, page: int) -> list[_Line]:
