@@ -23,6 +23,7 @@ from knowledge.config import AnswerConfig
 from knowledge.embedding.base import EmbeddingError, Vectors
 from knowledge.embedding.batching import embed_question
 from knowledge.embedding.factory import load_embedder
+from knowledge.embedding.spaces import active_model
 from knowledge.llm.base import Finished, Passage, ProviderError, Turn, Usage
 from knowledge.llm.extractive import NOTICE
 from knowledge.llm.gateway import Attempt, Gateway, Restarted
@@ -239,9 +240,12 @@ async def _rewrite(journey: Journey, *, prepared: Prepared, config: AnswerConfig
     return rewritten.question
 
 
-async def _embed(text: str) -> Vectors:
+async def _embed(text: str) -> tuple[Vectors, str]:
+    """The question's vector by the model that the tenant is searched with, and that model's name."""
+    name = await run_db(active_model)
     try:
-        return await embed_question(text, embedder=await load_embedder())
+        model = await load_embedder(name)
+        return await embed_question(text, embedder=model), model.name
     except EmbeddingError as error:
         logger.error("the question cannot be embedded", reason=error.reason)
         raise Problem(
@@ -257,13 +261,14 @@ async def find_passages(
 ) -> list[FoundPassage]:
     """Retrieval alone: embed, search under the asker's scope."""
     with watch.stage("embed"):
-        vector = await _embed(text)
+        vector, model = await _embed(text)
     with watch.stage("retrieve"):
         return await run_db(
             search_passages,
             membership=principal.membership,
             question=text,
             vector=vector,
+            model=model,
             k=k,
             filters=filters,
             config=config.retrieval,

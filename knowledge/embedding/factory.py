@@ -45,9 +45,9 @@ def embedder() -> Embedder:
     return embedder_for(config().embedding_model)
 
 
-async def load_embedder() -> Embedder:
-    """Likewise, without holding up the event loop while it is loaded."""
-    name = config().embedding_model
+async def load_embedder(name: str = "") -> Embedder:
+    """The embedder of that name, or the configured one, without holding up the event loop while it is loaded."""
+    name = name or config().embedding_model
     return _loaded.get(name) or await sync_to_async(embedder_for, thread_sensitive=False)(name)
 
 

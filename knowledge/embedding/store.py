@@ -3,11 +3,15 @@
 from collections.abc import Callable, Mapping
 from hashlib import sha256
 
+import structlog
 from django.utils import timezone
 
-from knowledge.embedding.base import Embedder
+from knowledge.embedding.base import Embedder, EmbeddingError
+from knowledge.embedding.factory import embedder_for
 from knowledge.models import Embedding, EmbeddingSpace
 from tenants.scope import atomic, require_tenant_id
+
+logger = structlog.get_logger(__name__)
 
 BATCH = 32  # a cancelled job ends between two of them
 
@@ -42,20 +46,52 @@ def store_vectors(
     *,
     texts: Mapping[bytes, str],
     embedder: Embedder,
-    space: EmbeddingSpace | None = None,
+    on_progress: Callable[[float], None] = lambda share: None,
+) -> int:
+    """Embeds those texts whose vectors the tenant does not hold, and returns how many they were.
+
+    They go into the space that is searched, by its own model whatever the configuration says by now, and into those that
+    stand beside it, so that one can switch at any time.
+
+    Args:
+        texts: by ``text_hash``.
+        embedder: for a tenant's first space, and for the spaces of its name.
+        on_progress: called with the share done, 0–1, after each batch; may raise to end the work.
+    """
+    active = active_space(embedder=embedder)
+    made = fill_space(
+        texts=texts, embedder=_embedder_of(active, embedder), space=active, on_progress=on_progress
+    )
+    for space in EmbeddingSpace.objects.exclude(pk=active.pk):
+        try:
+            fill_space(
+                texts=texts,
+                embedder=_embedder_of(space, embedder),
+                space=space,
+                on_progress=lambda share: on_progress(1.0),
+            )
+        except EmbeddingError as error:
+            # Questions do not need it now; what it misses is made up for when it is built on.
+            logger.warning("space not filled", model=space.model, reason=error.reason)
+    return made
+
+
+def _embedder_of(space: EmbeddingSpace, embedder: Embedder) -> Embedder:
+    return embedder if embedder.name == space.model else embedder_for(space.model)
+
+
+def fill_space(
+    *,
+    texts: Mapping[bytes, str],
+    embedder: Embedder,
+    space: EmbeddingSpace,
     on_progress: Callable[[float], None] = lambda share: None,
 ) -> int:
     """Embeds those texts whose vectors the space does not hold, and returns how many they were.
 
     Nothing is held open while the model works: each batch is committed by itself, and a vector that nobody comes to use is
     harmless.
-
-    Args:
-        texts: by ``text_hash``.
-        space: the active one when not given.
-        on_progress: called with the share done, 0–1, after each batch; may raise to end the work.
     """
-    space = space or active_space(embedder=embedder)
     wanted = list(texts)
     held: set[bytes] = set()
     for begin in range(0, len(wanted), 5000):

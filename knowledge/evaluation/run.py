@@ -46,7 +46,8 @@ def search_arms(
         ranking = rank_chunks(
             membership=membership,
             question=question,
-            vector=embedder.embed([question])[0],
+            vector=embedder.embed_queries([question])[0],
+            model=embedder.name,
             limit=DEPTH,
             filters=Filters(),
             config=config,

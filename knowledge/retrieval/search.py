@@ -37,16 +37,24 @@ def search_passages(
     k: int,
     filters: Filters,
     config: RetrievalConfig,
+    model: str = "",
 ) -> list[FoundPassage]:
     """The ``k`` best passages that the member may read, best first; fewer only where they may read fewer.
 
     Args:
         question: standing alone.
         vector: its embedding, shape ``(dimensions,)``, of length 1.
+        model: the name of the embedder that made it; empty: that of the space in force.
     """
     for _ in range(SWAPPED_TRIES):
         passages, swapped = _search_once(
-            membership=membership, question=question, vector=vector, k=k, filters=filters, config=config
+            membership=membership,
+            question=question,
+            vector=vector,
+            k=k,
+            filters=filters,
+            config=config,
+            model=model,
         )
         if not swapped:
             break
@@ -62,6 +70,7 @@ def _search_once(
     k: int,
     filters: Filters,
     config: RetrievalConfig,
+    model: str,
 ) -> tuple[list[FoundPassage], bool]:
     """The passages, and whether a document was swapped or deleted under the search's feet; then it is left out."""
     with atomic():
@@ -72,6 +81,7 @@ def _search_once(
             limit=max(config.candidates, 4 * k),
             filters=filters,
             config=config,
+            model=model,
         )
         chunks = _readable_chunks(membership=membership, filters=filters)
         best = _rerank(ranking.fused, chunks=chunks, question=question, config=config)[:k]
@@ -129,6 +139,7 @@ def rank_chunks(
     limit: int,
     filters: Filters,
     config: RetrievalConfig,
+    model: str = "",
 ) -> Ranking:
     """Both arms and their fusion, over the chunks that the member may read and nothing else.
 
@@ -138,9 +149,10 @@ def rank_chunks(
     Args:
         limit: chunks of each arm.
         vector: of the question, shape ``(dimensions,)``, of length 1.
+        model: the name of the embedder that made it; empty: that of the space in force.
     """
     with atomic():
-        view, selection = readable_rows(membership=membership, filters=filters, dimensions=len(vector))
+        view, selection = readable_rows(membership=membership, filters=filters, model=model)
         terms = question_terms(question, languages=_languages())
     if not selection.total:
         return Ranking(dense=(), keyword=(), fused=())
@@ -173,7 +185,7 @@ def rank_chunks(
 
 
 def readable_rows(
-    *, membership: Membership, filters: Filters, dimensions: int
+    *, membership: Membership, filters: Filters, model: str = ""
 ) -> tuple[IndexView, Selection]:
     """The tenant's index as it now is, and the rows of it that the member may read."""
     tag_sets = TagSet.objects.visible_to(membership)
@@ -181,14 +193,20 @@ def readable_rows(
         tag_sets = tag_sets.filter(tags__overlap=list(filters.tags))
     readable = frozenset(pk.bytes for pk in tag_sets.values_list("pk", flat=True))
     collections = frozenset(pk.bytes for pk in filters.collection_ids) if filters.collection_ids else None
-    view = _current_view(dimensions=dimensions)
+    view = _current_view(model)
     return view, view.select(tag_sets=readable, collections=collections)
 
 
-def _current_view(*, dimensions: int) -> IndexView:
-    """The tenant's index at the version that this transaction sees, or a later one."""
+def _current_view(model: str) -> IndexView:
+    """The tenant's index at the version that this transaction sees, or a later one.
+
+    A question that was embedded just before a switch is still compared with vectors of its own model.
+    """
     corpus = Corpus.objects.values_list("version", "floor").first()
-    space = EmbeddingSpace.objects.filter(state=EmbeddingSpace.State.ACTIVE).first()
+    spaces = EmbeddingSpace.objects.all()
+    space = (
+        spaces.filter(model=model) if model else spaces.filter(state=EmbeddingSpace.State.ACTIVE)
+    ).first()
     if corpus is None or space is None:
         return EMPTY
     key = IndexKey(tenant_id=require_tenant_id(), space_id=space.pk, dimensions=space.dimensions)

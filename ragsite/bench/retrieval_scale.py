@@ -91,9 +91,7 @@ def _measure_cell(tenant: Tenant, member: Membership, *, options: dict[str, Any]
     with scope(tenant_id=tenant.pk, tags=member.role.readable_tags):
         begun = time.perf_counter()
         with atomic():
-            view, selection = readable_rows(
-                membership=member, filters=Filters(), dimensions=embedder().dimensions
-            )
+            view, selection = readable_rows(membership=member, filters=Filters())
         opened = time.perf_counter() - begun
         questions = _questions(tenant, selection, view, count=options["questions"])
         truth = [_brute_force(view, selection, vector) for _, vector in questions]

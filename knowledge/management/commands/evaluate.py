@@ -9,6 +9,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from knowledge.config import answer_config
 from knowledge.embedding.factory import embedder
+from knowledge.embedding.spaces import tenant_embedder
 from knowledge.evaluation.beir import DataSetError, read_data_set, read_lines
 from knowledge.evaluation.history import add_run, read_runs
 from knowledge.evaluation.measure import Question, compare_results, fingerprint_of, measure_questions
@@ -108,7 +109,7 @@ class Command(BaseCommand):
             before = found.runs.filter(reader=options["user"] or "").first()
             run = run_evaluation(
                 evaluation_set=found,
-                embedder=embedder(),
+                embedder=tenant_embedder(),
                 config=answer_config().retrieval,
                 membership=membership,
             )

@@ -1,0 +1,165 @@
+"""Which model a tenant is searched with, and the change to another one.
+
+Vectors of two models cannot be compared, so a change of model is a migration of each tenant: the new space is built beside
+the active one while questions go on, compared with it, and put in its place in one transaction. The old one is kept, and
+kept filled, until it is dropped, so that the way back is one transaction too.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from django.db.models import Count, Exists, OuterRef
+from django.utils import timezone
+
+from knowledge.embedding.base import Embedder
+from knowledge.embedding.factory import embedder, embedder_for
+from knowledge.embedding.store import fill_space
+from knowledge.ingestion.diff import embedded_text
+from knowledge.models import Chunk, Corpus, Embedding, EmbeddingSpace
+from ragsite.core.problems import Problem
+from tenants.access import Principal
+from tenants.audit import record_by
+from tenants.scope import atomic, require_tenant_id
+
+READ_AT_ONCE = 256
+
+
+def active_model() -> str:
+    """The name of the model that the tenant in force is searched with; empty before anything is indexed."""
+    found: str | None = (
+        EmbeddingSpace.objects.filter(state=EmbeddingSpace.State.ACTIVE)
+        .values_list("model", flat=True)
+        .first()
+    )
+    return found or ""
+
+
+def tenant_embedder() -> Embedder:
+    """The embedder of the tenant in force: its active space's, or the configured one before there is any."""
+    name = active_model()
+    return embedder_for(name) if name else embedder()
+
+
+def start_migration(*, model: str, principal: Principal | None = None) -> EmbeddingSpace:
+    """A new space of vectors beside the active one, to be built.
+
+    Args:
+        model: a name that ``embedder_for`` knows; it is loaded here, so that a wrong one fails at once.
+
+    Raises:
+        Problem: 409 where the tenant is searched with that model, or holds a space of it, already.
+        EmbeddingError: the model cannot be loaded.
+    """
+    made = embedder_for(model)
+    dimensions = made.dimensions
+    with atomic():
+        if EmbeddingSpace.objects.filter(model=made.name).exists():
+            raise Problem(
+                409, "conflict", f"There is a space of {made.name} already: switch to it, or drop it first."
+            )
+        space: EmbeddingSpace = EmbeddingSpace.objects.create(model=made.name, dimensions=dimensions)
+        record_by(principal, "embedding.start", space, {"model": space.model})
+    return space
+
+
+def count_missing(space: EmbeddingSpace) -> int:
+    """Texts of the tenant's chunks that have no vector in the space."""
+    figures = _missing(space).aggregate(texts=Count("embedding_hash", distinct=True))
+    return int(figures["texts"])
+
+
+def progress_of(space: EmbeddingSpace) -> dict[str, int]:
+    """``texts`` in all and ``missing`` of them, and ``percent`` done."""
+    texts = int(
+        Chunk.objects.filter(embedding_hash__isnull=False).aggregate(
+            n=Count("embedding_hash", distinct=True)
+        )["n"]
+    )
+    missing = count_missing(space)
+    return {
+        "texts": texts,
+        "missing": missing,
+        "percent": 100 if not missing else min(99, 100 * (texts - missing) // max(1, texts)),
+    }
+
+
+def build_space(
+    space: EmbeddingSpace,
+    *,
+    on_progress: Callable[[int], None] = lambda made: None,
+    seconds: float | None = None,
+) -> bool:
+    """Embeds what the space is missing, and says whether nothing is missing any more.
+
+    May be ended and begun again at any time, by any number of workers: what is there is never made twice for long.
+
+    Args:
+        on_progress: called with the number of vectors made so far, after each batch.
+        seconds: stop about then; ``None``: when it is whole.
+    """
+    model, begun, made = embedder_for(space.model), time.monotonic(), 0
+    while True:
+        rows = list(
+            _missing(space)
+            .order_by("embedding_hash")
+            .values_list("embedding_hash", "document__title", "heading_path", "text")[:READ_AT_ONCE]
+        )
+        if not rows:
+            return True
+        texts = {
+            bytes(digest): embedded_text(title=title, heading_path=headings, text=text)
+            for digest, title, headings, text in rows
+        }
+        made += fill_space(texts=texts, embedder=model, space=space)
+        on_progress(made)
+        if seconds is not None and time.monotonic() - begun > seconds:
+            return False
+
+
+def switch_space(*, space: EmbeddingSpace, principal: Principal | None = None) -> None:
+    """Searches the tenant in this space from now on; the one before stays, so that one can switch back.
+
+    Raises:
+        Problem: 409 while vectors are missing in it.
+    """
+    with atomic():
+        # First: whoever swaps chunks waits here, so that none comes in between looking and switching.
+        Corpus.raise_version()
+        missing = count_missing(space)
+        if missing:
+            raise Problem(
+                409,
+                "not-built",
+                f"{missing} texts have no vector in {space.model} yet: let it be built first.",
+            )
+        state = EmbeddingSpace.State
+        before = EmbeddingSpace.objects.filter(state=state.ACTIVE).exclude(pk=space.pk)
+        old = list(before.values_list("model", flat=True))
+        before.update(state=state.RETIRED)
+        EmbeddingSpace.objects.filter(pk=space.pk).update(state=state.ACTIVE, activated_at=timezone.now())
+        record_by(principal, "embedding.switch", space, {"from": old, "to": space.model})
+    space.refresh_from_db()
+
+
+def drop_space(*, space: EmbeddingSpace, principal: Principal | None = None) -> None:
+    """Removes a space with its vectors.
+
+    Raises:
+        Problem: 409 for the one that is searched.
+    """
+    with atomic():
+        if not EmbeddingSpace.objects.filter(pk=space.pk).exclude(state=EmbeddingSpace.State.ACTIVE).exists():
+            raise Problem(409, "in-use", "The tenant is searched in this space: switch to another one first.")
+        record_by(principal, "embedding.drop", space, {"model": space.model})
+        Embedding.objects.filter(space=space)._raw_delete("default")
+        space.delete()
+
+
+def _missing(space: EmbeddingSpace) -> Any:
+    held = Embedding.objects.filter(
+        tenant_id=require_tenant_id(), space=space, text_hash=OuterRef("embedding_hash")
+    )
+    return Chunk.objects.filter(
+        ~Exists(held), embedding_hash__isnull=False, document__deleted_at__isnull=True
+    )
