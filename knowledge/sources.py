@@ -13,6 +13,7 @@ from knowledge.ingestion.sources.folder import resolve_folder
 from knowledge.ingestion.storage import delete_original
 from knowledge.models import Collection, Corpus, Document, Job, Source
 from knowledge.schedules import read_crontab, read_zone, wrong
+from knowledge.webhooks.callbacks import wish_callback
 from ragsite.core.problems import Problem
 from tenants.access import Principal
 from tenants.audit import record_by
@@ -142,15 +143,31 @@ def delete_source(*, source: Source, principal: Principal | None = None) -> None
         on_commit(remove_originals)
 
 
-def start_sync(*, source: Source, principal: Principal | None = None) -> Job:
-    """A job that brings the source up to date; the one that waits or runs already, if there is one."""
+def start_sync(*, source: Source, principal: Principal | None = None, callback_url: str = "") -> Job:
+    """A job that brings the source up to date; the one that waits or runs already, if there is one.
+
+    Args:
+        callback_url: told when it has ended; checked by ``check_callback``.
+
+    Raises:
+        Problem: 409 where documents are pushed, or when the job that runs already tells somebody else.
+    """
+    if source.kind == Source.Kind.PUSH:
+        raise Problem(
+            409, "pushed", "Documents are pushed to this source by webhook: there is nothing to fetch."
+        )
     busy = Job.objects.filter(source=source, state__in=[Job.State.PENDING, Job.State.PROGRESS]).first()
     if busy is not None:
         found: Job = busy
+        if callback_url:
+            wish_callback(job=found, url=callback_url)
         return found
     with atomic():
         job = create_job(
-            kind=Job.Kind.SYNC, source=source, user=principal.membership.user if principal else None
+            kind=Job.Kind.SYNC,
+            source=source,
+            user=principal.membership.user if principal else None,
+            callback_url=callback_url,
         )
         record_by(principal, "source.sync", source, {"name": source.name})
     return job

@@ -11,6 +11,7 @@ from knowledge.embedding.factory import embedder
 from knowledge.ingestion.jobs import create_job, find_abandoned_jobs, give_up_on_job, send_job_again
 from knowledge.ingestion.run import run_claimed_job
 from knowledge.models import Job, Source
+from knowledge.webhooks.callbacks import call_back, callback_is_due, find_due_callbacks
 from tenants.models import Tenant
 from tenants.scope import scope, unscoped
 from tenants.tasks import TenantTask
@@ -21,7 +22,11 @@ RESTORABLE_FOR = timedelta(days=30)
 @shared_task(base=TenantTask, name="knowledge.run_job")
 def run_job(job_id: str) -> None:
     """Runs one job."""
-    run_claimed_job(job_id=job_id, embedder=embedder())
+    try:
+        run_claimed_job(job_id=job_id, embedder=embedder())
+    finally:
+        if callback_is_due(job_id=job_id):
+            send_callback.enqueue_on_commit(job_id=job_id)
 
 
 @shared_task(base=TenantTask, name="knowledge.sync_source")
@@ -42,6 +47,20 @@ def recover_jobs() -> None:
         with scope(tenant_id=tenant_id, tags=None):
             if not give_up_on_job(job_id=job_id):
                 send_job_again(job_id=job_id)
+
+
+@shared_task(base=TenantTask, name="knowledge.send_callback")
+def send_callback(job_id: str) -> None:
+    """Tells whoever asked that a job has ended."""
+    call_back(job_id=job_id)
+
+
+@shared_task(name="knowledge.send_due_callbacks")
+def send_due_callbacks() -> None:
+    """Callbacks of jobs that ended without a worker, whose message was lost, or that are to be tried again."""
+    for tenant_id, job_id in find_due_callbacks():
+        with scope(tenant_id=tenant_id, tags=None):
+            send_callback.enqueue_on_commit(job_id=str(job_id))
 
 
 @shared_task(name="knowledge.erase_deleted_documents")

@@ -24,6 +24,7 @@ from knowledge.views.document_manage import (
 from knowledge.views.documents import documents_page
 from knowledge.views.jobs import job_cancel, job_page, job_retry, jobs_page
 from knowledge.views.role_preview import role_preview
+from knowledge.views.source_hook import source_hook, source_hook_delete
 from knowledge.views.sources import (
     source_check,
     source_delete,
@@ -68,6 +69,8 @@ urlpatterns = [
     path("sources/<uuid:id>/edit/", source_edit, name="source-edit"),
     path("sources/<uuid:id>/sync/", source_sync, name="source-sync-now"),
     path("sources/<uuid:id>/pause/", source_pause, name="source-pause"),
+    path("sources/<uuid:id>/hook/", source_hook, name="source-hook"),
+    path("sources/<uuid:id>/hook/delete/", source_hook_delete, name="source-hook-delete"),
     path("sources/<uuid:id>/delete/", source_delete, name="source-delete"),
     path("jobs/", jobs_page, name="jobs"),
     path("jobs/<uuid:id>/", job_page, name="job-page"),

@@ -282,6 +282,11 @@ CELERY_BROKER_TRANSPORT_OPTIONS = (
 CELERY_TIMEZONE = "UTC"
 CELERY_BEAT_SCHEDULE = {
     "recover jobs": {"task": "knowledge.recover_jobs", "schedule": 10.0, "options": {"expires": 10}},
+    "send callbacks": {
+        "task": "knowledge.send_due_callbacks",
+        "schedule": 10.0,
+        "options": {"expires": 10},
+    },
     "erase deleted documents": {"task": "knowledge.erase_deleted_documents", "schedule": 24 * 3600.0},
 }
 CELERY_BEAT_SCHEDULER = "django_celery_beat.schedulers:DatabaseScheduler"

@@ -20,12 +20,14 @@ from knowledge.api.shapes import (
     SourceForm,
     SourceRowShape,
     StartedShape,
+    SyncForm,
     job_object,
 )
 from knowledge.documents import check_tags, default_collection, delete_collection, save_collection
 from knowledge.ingestion.jobs import cancel_job, create_job
 from knowledge.models import Collection, Job, Source
 from knowledge.sources import delete_source, save_source, source_of_folder, start_sync
+from knowledge.webhooks.callbacks import check_callback
 from ragsite.core.problems import Problem
 from tenants.audit import record_by
 from tenants.models import Ability
@@ -150,12 +152,15 @@ class SourceView(TenantView):
 class SourceSyncView(TenantView):
     abilities = {"POST": MANAGE}
 
-    @extend_schema(request=None, responses={202: StartedShape}, operation_id="sources_sync", tags=["sources"])
+    @extend_schema(
+        request=SyncForm, responses={202: StartedShape}, operation_id="sources_sync", tags=["sources"]
+    )
     def post(self, request: Request, id: UUID) -> Response:
         """Bring a source up to date now."""
-        return started(
-            start_sync(source=access_source(self.principal.membership, id), principal=self.principal)
-        )
+        source = access_source(self.principal.membership, id)
+        url = self.parse(SyncForm).get("callback_url", "")
+        check_callback(url, source=source)
+        return started(start_sync(source=source, principal=self.principal, callback_url=url))
 
 
 class IngestView(TenantView):
@@ -165,6 +170,7 @@ class IngestView(TenantView):
     def post(self, request: Request) -> Response:
         """Take in a source, or a folder below the server's allowed root (which becomes a source)."""
         form = self.parse(IngestForm)
+        url = form.get("callback_url", "")
         if form.get("source"):
             source = access_source(self.principal.membership, form["source"])
         else:
@@ -174,7 +180,8 @@ class IngestView(TenantView):
                 tags=check_tags(tags=form.get("tags", []), principal=None),
                 principal=self.principal,
             )
-        return started(start_sync(source=source, principal=self.principal))
+        check_callback(url, source=source)
+        return started(start_sync(source=source, principal=self.principal, callback_url=url))
 
 
 class ReindexView(TenantView):

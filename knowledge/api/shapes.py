@@ -5,6 +5,7 @@ from typing import Any
 from rest_framework import serializers
 
 from knowledge.models import Collection, Conversation, Document, Job, Source
+from knowledge.webhooks.callbacks import check_callback
 from tenants.models import validate_tag
 
 
@@ -242,9 +243,23 @@ class SourceRowShape(serializers.ModelSerializer[Source]):
             "enabled",
             "schedule",
             "time_zone",
+            "callback_url",
             "last_synced_at",
             "created_at",
         )
+
+
+def callback_field() -> Any:
+    return serializers.CharField(
+        max_length=1000,
+        required=False,
+        allow_blank=True,
+        help_text="Told when the job has ended: a Standard Webhook, signed with the source's hook secret.",
+    )
+
+
+class SyncForm(serializers.Serializer[Any]):
+    callback_url = callback_field()
 
 
 class SourceForm(serializers.Serializer[Any]):
@@ -256,6 +271,10 @@ class SourceForm(serializers.Serializer[Any]):
     enabled = serializers.BooleanField(required=False)
     schedule = serializers.CharField(max_length=100, required=False, allow_blank=True)
     time_zone = serializers.CharField(max_length=60, required=False)
+    callback_url = callback_field()
+
+    def validate_callback_url(self, value: str) -> str:
+        return check_callback(value)
 
 
 class IngestForm(serializers.Serializer[Any]):
@@ -263,6 +282,7 @@ class IngestForm(serializers.Serializer[Any]):
     directory = serializers.CharField(max_length=1000, required=False)
     collection = serializers.CharField(max_length=60, required=False, help_text="Slug or id.")
     tags = tag_list()
+    callback_url = callback_field()
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if bool(attrs.get("source")) == bool(attrs.get("directory")):
@@ -300,6 +320,13 @@ class JobErrorShape(serializers.Serializer[Any]):
     reason = serializers.CharField()
 
 
+class JobCallbackShape(serializers.Serializer[Any]):
+    url = serializers.CharField()
+    state = serializers.ChoiceField(choices=["pending", "sent", "failed"])
+    attempts = serializers.IntegerField()
+    error = serializers.CharField(required=False)
+
+
 class JobShape(serializers.Serializer[Any]):
     id = serializers.UUIDField()
     kind = serializers.ChoiceField(choices=Job.Kind.choices)
@@ -311,6 +338,7 @@ class JobShape(serializers.Serializer[Any]):
     errors = JobErrorShape(many=True)  # type: ignore[assignment]
     result = serializers.JSONField(required=False)
     error = serializers.CharField(required=False)
+    callback = JobCallbackShape(required=False)
     created_at = serializers.DateTimeField()
     started_at = serializers.DateTimeField(allow_null=True)
     finished_at = serializers.DateTimeField(allow_null=True)
@@ -341,4 +369,10 @@ def job_object(job: Job) -> dict[str, Any]:
         body["result"] = job.result
     if job.error:
         body["error"] = job.error
+    if job.callback_state:
+        body["callback"] = {
+            "url": job.callback_url,
+            "state": job.callback_state,
+            "attempts": job.callback_attempts,
+        } | ({"error": job.callback_error} if job.callback_error else {})
     return body

@@ -23,6 +23,7 @@ from knowledge.api.documents import (
     DocumentsView,
     DocumentView,
 )
+from knowledge.api.hooks import HookSecretView, HookView
 from knowledge.api.query import AnswerStreamView, AnswerView, QueryStreamView, QueryView, SearchView
 
 urlpatterns = [
@@ -44,6 +45,8 @@ urlpatterns = [
     path("sources", SourcesView.as_view(), name="source-list"),
     path("sources/<uuid:id>", SourceView.as_view(), name="source"),
     path("sources/<uuid:id>/sync", SourceSyncView.as_view(), name="source-sync"),
+    path("sources/<uuid:id>/hook-secret", HookSecretView.as_view(), name="source-hook-secret"),
+    path("hooks/<uuid:id>", HookView.as_view(), name="hook"),
     path("ingest", IngestView.as_view(), name="ingest"),
     path("reindex", ReindexView.as_view(), name="reindex"),
     path("tasks", TasksView.as_view(), name="tasks"),

@@ -43,12 +43,25 @@ def create_job(
     document: Document | None = None,
     source: Source | None = None,
     collection: Collection | None = None,
+    callback_url: str = "",
 ) -> Job:
-    """A job row, and its task once the transaction commits."""
+    """A job row, and its task once the transaction commits.
+
+    Args:
+        callback_url: told when it has ended; empty: its source's, if that has one.
+    """
     from knowledge.tasks import run_job
 
+    told = callback_url or (source.callback_url if source is not None and kind != Job.Kind.REINDEX else "")
     job: Job = Job.objects.create(
-        kind=kind, user=user, document=document, source=source, collection=collection, step="waiting"
+        kind=kind,
+        user=user,
+        document=document,
+        source=source,
+        collection=collection,
+        step="waiting",
+        callback_url=told,
+        callback_state=Job.CallbackState.PENDING if told else Job.CallbackState.NONE,
     )
     run_job.enqueue_on_commit(job_id=str(job.pk))
     return job

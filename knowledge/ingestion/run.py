@@ -1,6 +1,5 @@
 """What a job does, from its claim to its end."""
 
-from pathlib import PurePath
 from uuid import UUID
 
 import structlog
@@ -8,6 +7,7 @@ import structlog
 from knowledge.embedding.base import Embedder
 from knowledge.ingestion.index import Original, index_document, mark_failed
 from knowledge.ingestion.jobs import JobCancelled, JobLost, JobRun, claim_job, forget_new_content
+from knowledge.ingestion.names import file_name
 from knowledge.ingestion.parse import ParseError
 from knowledge.ingestion.sources.base import SourceError
 from knowledge.ingestion.storage import read_original
@@ -84,7 +84,7 @@ def _index_stored(*, run: JobRun, document_id: UUID, embedder: Embedder, alone: 
         data = read_original(tenant_id=document.tenant_id, stored_name=pending)
         result = index_document(
             document=document,
-            original=Original(data=data, filename=PurePath(uri).name, stored_name=pending),
+            original=Original(data=data, filename=file_name(uri, document.media_type), stored_name=pending),
             embedder=embedder,
             on_progress=tell,
             before_swap=run.lock,

@@ -131,6 +131,13 @@ class Source(TenantModel):
     hook_secret = models.TextField(
         blank=True, default="", db_default="", editable=False, help_text="Encrypted; signs webhooks."
     )
+    callback_url = models.CharField(
+        max_length=1000,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="Told when a job of this source has ended, signed with the webhooks' secret.",
+    )
     state = models.JSONField(
         default=dict,
         db_default={},

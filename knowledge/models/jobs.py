@@ -26,6 +26,12 @@ class Job(TenantModel):
         FAILURE = "FAILURE"
         CANCELLED = "CANCELLED"
 
+    class CallbackState(models.TextChoices):
+        NONE = "", "none"
+        PENDING = "pending"
+        SENT = "sent"
+        FAILED = "failed"
+
     kind = models.CharField(max_length=20, choices=Kind.choices)
     state = models.CharField(max_length=10, choices=State.choices, default=State.PENDING)
     step = models.CharField(max_length=200, blank=True)
@@ -52,6 +58,13 @@ class Job(TenantModel):
     attempts = models.PositiveSmallIntegerField(default=0)
     run = models.UUIDField(null=True)
     cancel_requested = models.BooleanField(default=False)
+    callback_url = models.CharField(max_length=1000, blank=True, default="", db_default="")
+    callback_state = models.CharField(
+        max_length=10, choices=CallbackState.choices, blank=True, default="", db_default=""
+    )
+    callback_attempts = models.PositiveSmallIntegerField(default=0, db_default=0)
+    callback_at = models.DateTimeField(null=True, help_text="Not tried before then; when it was sent.")
+    callback_error = models.TextField(blank=True, default="", db_default="")
     created_at = models.DateTimeField(auto_now_add=True)
     started_at = models.DateTimeField(null=True)
     heartbeat_at = models.DateTimeField(null=True)
@@ -68,6 +81,12 @@ class Job(TenantModel):
                 fields=["state", "heartbeat_at"],
                 condition=models.Q(state__in=["PENDING", "PROGRESS"]),
                 name="jobs_unfinished",
+            ),
+            # Who is to be told that a job has ended, in all tenants.
+            models.Index(
+                fields=["callback_at"],
+                condition=models.Q(callback_state="pending"),
+                name="jobs_to_call_back",
             ),
         ]
 

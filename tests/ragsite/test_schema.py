@@ -25,6 +25,9 @@ BESIDE = {"get /members/{id}", "get /roles/{id}", "get /api-keys/{id}", "get /ta
     "get /invitations",
     "get /invitations/{id}",
     "delete /invitations/{id}",
+    "post /hooks/{id}",
+    "post /sources/{id}/hook-secret",
+    "delete /sources/{id}/hook-secret",
 }
 
 

@@ -77,6 +77,7 @@ class GuardedClient:
         headers: Mapping[str, str] | None = None,
         content: bytes | None = None,
         follow: Callable[[httpx2.URL], bool] = lambda url: True,
+        wants: Callable[[httpx2.URL, Mapping[str, str]], bool] = lambda url, headers: True,
     ) -> Fetched:
         """One answer.
 
@@ -84,6 +85,7 @@ class GuardedClient:
             max_bytes: of the body, as sent and unpacked.
             seconds: for all of it, redirects included.
             follow: whether to follow a redirect to this URL; where not, the redirect itself is the answer.
+            wants: whether the body of this answer is to be read, by its headers; where not, it is empty.
 
         Raises:
             Refused: it, or a redirect, leads to where nothing may go.
@@ -94,7 +96,7 @@ class GuardedClient:
         target = read_url(str(url))
         try:
             for _ in range(MAX_REDIRECTS + 1):
-                answer = self._ask(method, target, headers or {}, content, max_bytes)
+                answer = self._ask(method, target, headers or {}, content, max_bytes, wants)
                 if not answer.location:
                     return answer
                 target = read_url(answer.location)
@@ -116,18 +118,25 @@ class GuardedClient:
         raise SourceError(f"{target.host} redirects more than {MAX_REDIRECTS} times.", permanent=True)
 
     def _ask(
-        self, method: str, url: httpx2.URL, headers: Mapping[str, str], content: bytes | None, max_bytes: int
+        self,
+        method: str,
+        url: httpx2.URL,
+        headers: Mapping[str, str],
+        content: bytes | None,
+        max_bytes: int,
+        wants: Callable[[httpx2.URL, Mapping[str, str]], bool],
     ) -> Fetched:
         sent = dict(headers)
         if self._authorization and origin_of(url) == self._owner:
             sent["Authorization"] = self._authorization
         with self._client.stream(method, url, headers=sent, content=content) as response:
             location = response.headers.get("Location", "") if 300 <= response.status_code < 400 else ""
+            wanted = not location and wants(url, response.headers)
             return Fetched(
                 url=url,
                 status=response.status_code,
                 headers=response.headers,
-                body=_read_body(response, max_bytes=max_bytes),
+                body=_read_body(response, max_bytes=max_bytes) if wanted else b"",
                 location=str(url.join(location)) if location else "",
             )
 

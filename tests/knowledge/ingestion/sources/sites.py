@@ -89,6 +89,7 @@ def serve_site(
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        wbufsize = -1  # head and body in one packet: with two, each answer waits 40 ms for an acknowledgement
 
         def _answer(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -110,8 +111,10 @@ def serve_site(
                 self.send_header("Content-Length", str(len(page.data)))
             self.end_headers()
             if page.drip:
+                self.wfile.flush()
                 for at in range(len(page.data)):
                     self.wfile.write(page.data[at : at + 1])
+                    self.wfile.flush()
                     time.sleep(page.drip)
             elif self.command != "HEAD":
                 self.wfile.write(page.data)
