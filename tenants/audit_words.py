@@ -26,6 +26,7 @@ ACTIONS: dict[str, str | Promise] = {
     "collection.delete": _("deleted a collection"),
     "source.create": _("added a source"),
     "source.change": _("changed a source"),
+    "source.check": _("tested a source's connection"),
     "source.sync": _("had a source synchronised"),
     "source.pause": _("paused a source"),
     "source.resume": _("let a source go on"),
