@@ -48,6 +48,8 @@ class JobRun:
     def __init__(self, job: Job, run: uuid.UUID) -> None:
         self.job = job
         self.begun = time.monotonic()
+        # A worker died, or something else went wrong, since the job got further: one document at a time.
+        self.is_careful = job.attempts > 1
         self._mine = Q(pk=job.pk, run=run, state=Job.State.PROGRESS)
         self._counts: dict[str, int] = {}
         self._values: dict[str, Any] = {}
@@ -156,11 +158,6 @@ class JobRun:
         if self.is_careful:
             self.write()
         self.report()
-
-    @property
-    def is_careful(self) -> bool:
-        """A worker died, or something else went wrong, since the job got further: one document at a time."""
-        return self.job.attempts > 1
 
     def is_suspect(self, uri: str) -> bool:
         """Whether workers died at a document too often to try it once more."""

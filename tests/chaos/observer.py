@@ -74,7 +74,7 @@ def digest(tenant: str, *questions: str) -> dict[str, Any]:
                 membership=membership,
                 question=question,
                 vector=HashEmbedder().embed([question])[0],
-                k=3,
+                k=1,
                 filters=Filters(),
                 config=RetrievalConfig(),
             )

@@ -20,12 +20,8 @@ from ragsite.embedded import EmbeddedError, _cluster, _redis_place, embedded_ser
 from ragsite.embedded_postgres import find_postmaster
 from tests.ragsite.helpers import CHECKOUT, scratch_folder
 
-# Each is about one document: the passages of others are alike to the digit, and tell nothing.
-QUESTIONS = (
-    "document about optics number 7",
-    "document about optics number 11",
-    "document about optics number 3",
-)
+# Each finds the one document that holds its word; the passages of others are alike to the digit.
+QUESTIONS = ("codeword zebra7", "codeword zebra11", "codeword zebra3")
 RECOVERED_SECONDS = 30.0
 
 
@@ -40,7 +36,9 @@ def write_document(folder: Path, number: int, version: int = 1) -> None:
     )
     name = folder / f"d{number % 7}" / f"doc-{number:03}.md"
     name.parent.mkdir(parents=True, exist_ok=True)
-    name.write_text(f"# Document about optics number {number}\n\n{sections}\n")
+    name.write_text(
+        f"# Document about optics number {number}\n\nIts codeword is zebra{number}.\n\n{sections}\n"
+    )
 
 
 class Observer:

@@ -13,7 +13,7 @@ from django.utils import timezone
 from django_celery_beat.models import CrontabSchedule, IntervalSchedule, PeriodicTask
 
 from feedback.models import DocumentRequest, Review
-from knowledge.models import Answer
+from knowledge.models import Answer, DeadLetter
 from tenants.models import Invitation, Role, UsageRecord
 from tenants.people import add_member, create_user
 from tenants.scope import scope, unscoped
@@ -78,6 +78,7 @@ def make_everything(cast: Cast) -> Everything:
             user = getattr(cast, boss).membership.user
             answer = Answer.objects.get(pk=rows[slug].answer)
             Review.objects.create(answer=answer)
+            DeadLetter.objects.create(uri=f"{slug}.pdf", reason="It cannot be read.")
             DocumentRequest.objects.create(user=user, question=f"Where is the {slug} plan?")
             Invitation.objects.create(
                 email=f"new@{slug}.example",

@@ -14,7 +14,7 @@ from django.utils import timezone
 from django_celery_beat.models import CrontabSchedule, IntervalSchedule, PeriodicTask
 
 from feedback.models import DocumentRequest, Feedback, Review
-from knowledge.models import Answer, Chunk, Collection, Document, Job, Price, Source
+from knowledge.models import Answer, Chunk, Collection, DeadLetter, Document, Job, Price, Source
 from tenants.models import (
     ApiKey,
     AuditEvent,
@@ -65,8 +65,9 @@ def one(cast: Cast, model: Any, n: int) -> Any:
         AuditEvent: lambda: AuditEvent(action=f"thing.{n % 3}", actor_name="ada"),
         Chunk: lambda: Chunk(
             document=document, collection=collection, tags=["runbooks"], ordinal=n, start=0, end=4, text="text",
-            tokens=1, content_hash="x", search="text", embedding=[0.0] * 384,
+            tokens=1, content_hash="x",
         ),
+        DeadLetter: lambda: DeadLetter(uri=f"u{n}", reason="It cannot be read."),
         Collection: lambda: Collection(slug=f"c{n}", name=f"c{n}"),
         Document: lambda: document,
         DocumentRequest: lambda: DocumentRequest(user=user, answer=answer, question=f"q{n}"),
