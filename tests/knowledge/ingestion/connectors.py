@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from knowledge.embedding.base import Vectors
+from knowledge.embedding.factory import embedder
 from knowledge.ingestion.jobs import start_sync_job
 from knowledge.ingestion.run import run_claimed_job
 from knowledge.models import Collection, Document, Job, Source
@@ -20,10 +21,10 @@ from ragsite.celery import app as _app  # noqa: F401  messages go to our broker,
 class CountingEmbedder:
     """Vectors of the right shape from hashes; remembers every text that reaches it."""
 
-    name = "all-MiniLM-L6-v2"
     dimensions = 384
 
     def __init__(self, before_batch: Callable[[], None] = lambda: None) -> None:
+        self.name = embedder().name  # of the space that is there: another's texts would not come here
         self.texts: list[str] = []
         self._before_batch = before_batch
 
