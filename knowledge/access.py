@@ -1,12 +1,14 @@
 """One thing of the knowledge, for one member: 404 in the same words for what is absent and what is not theirs."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from uuid import UUID
 
 from knowledge.models import Answer, Collection, Conversation, Document, Job, Source
 from ragsite.core.problems import not_found
 from tenants.access import access_one
-from tenants.models import Ability, Membership
+from tenants.models import Ability, Membership, Role
+from tenants.scope import Scope, scope
 
 
 def access_document(membership: Membership, pk: UUID | str, *, deleted: bool = False) -> Document:
@@ -87,3 +89,15 @@ def may_read_tags(membership: Membership, tags: Sequence[str]) -> bool:
 
 def manages(membership: Membership) -> bool:
     return membership.role.may(Ability.MANAGE)
+
+
+def as_member(role: Role, membership: Membership) -> Membership:
+    """A member as if they had another role of their tenant; never saved."""
+    return Membership(
+        tenant_id=membership.tenant_id, user=membership.user, role=role, status=Membership.Status.ACTIVE
+    )
+
+
+def eyes_of(role: Role) -> AbstractContextManager[Scope | None]:
+    """The database's own wall as it stands for a role."""
+    return scope(tenant_id=role.tenant_id, tags=role.readable_tags)

@@ -36,6 +36,7 @@ from knowledge.views.sources import (
 )
 from knowledge.views.upload import upload_page, upload_progress
 from knowledge.views.usage import usage_questions
+from knowledge.views.why import search_why
 
 urlpatterns = [
     path("", ask, name="ask"),
@@ -77,5 +78,6 @@ urlpatterns = [
     path("jobs/<uuid:id>/cancel/", job_cancel, name="job-cancel"),
     path("jobs/<uuid:id>/retry/", job_retry, name="job-retry"),
     path("roles/<uuid:id>/preview/", role_preview, name="role-preview"),
+    path("search/why/", search_why, name="search-why"),
     path("usage/questions/", usage_questions, name="usage-questions"),
 ]

@@ -64,6 +64,7 @@ ACTIONS: dict[str, str | Promise] = {
     "role.change": _("changed a role"),
     "role.delete": _("deleted a role"),
     "role.preview": _("looked at what a role sees"),
+    "search.explain": _("looked at why something is found"),
     "api_key.create": _("made an API key"),
     "api_key.revoke": _("revoked an API key"),
     "session.sign_in": _("signed in"),

@@ -9,7 +9,7 @@ import re
 import unicodedata
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 
 import numpy as np
@@ -153,3 +153,20 @@ def question_terms(question: str, *, languages: Iterable[str]) -> dict[str, int]
             of_language[stem] += plain[word]
         stems |= {stem: max(count, stems.get(stem, 0)) for stem, count in of_language.items()}
     return dict([*stems.items(), *found.items()][:MAX_QUESTION_TERMS])
+
+
+def find_terms(text: str, *, terms: Container[str], language: str) -> list[tuple[int, int]]:
+    """Where a text holds one of these terms: ``(start, end)`` of whole words, in characters, in order, none twice."""
+    spans = [match.span() for match in _NUMBERED.finditer(text) if normalise(match[1] + match[2]) in terms]
+    spans += [
+        match.span()
+        for match in _TOKEN.finditer(text)
+        if any(term in terms for term in count_terms(match[0], language=language))
+    ]
+    found: list[tuple[int, int]] = []
+    for start, end in sorted(spans):
+        if found and start < found[-1][1]:
+            found[-1] = (found[-1][0], max(end, found[-1][1]))
+        else:
+            found.append((start, end))
+    return found

@@ -72,7 +72,7 @@ def search_keywords(
             kept = mask[rows]
             found.append((rows[kept], counts[kept]))
             holding += len(found[-1][0])
-        idf = math.log(1 + (selection.total - holding + 0.5) / (holding + 0.5))
+        idf = idf_of(holding=holding, total=selection.total)
         most += idf
         for number, (rows, counts) in enumerate(found):
             tf = counts.astype(np.float32)
@@ -87,3 +87,16 @@ def search_keywords(
         for each in covered:
             each /= np.float32(most)
     return KeywordScores(scores=scores, covered=covered, deviation=math.sqrt(max(0.0, square - mean * mean)))
+
+
+def idf_of(*, holding: int, total: int) -> float:
+    """How telling a term is that ``holding`` of ``total`` chunks hold."""
+    return math.log(1 + (total - holding + 0.5) / (holding + 0.5))
+
+
+def count_holding(*, view: IndexView, selection: Selection, term: str) -> int:
+    """How many of the rows that the asker may be shown hold a term."""
+    return sum(
+        int(mask[part.segment.postings(hash_term(term))[0]].sum())
+        for part, mask in zip(view.parts, selection.masks, strict=True)
+    )

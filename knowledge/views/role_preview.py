@@ -1,6 +1,5 @@
 """What a role would see: tried with a real question, before anybody gets the role."""
 
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -10,6 +9,7 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET
 
+from knowledge.access import as_member, eyes_of
 from knowledge.answering.journey import source_object
 from knowledge.config import answer_config
 from knowledge.embedding.base import Vectors
@@ -25,7 +25,6 @@ from tenants.access import Principal, access_role
 from tenants.audit import record_by
 from tenants.models import Ability, Membership, Role
 from tenants.pages import member_page, render_part, shell_context
-from tenants.scope import Scope, scope
 
 
 @dataclass(frozen=True)
@@ -48,12 +47,12 @@ class Preview:
 def preview_role(*, role: Role, question: str, principal: Principal) -> Preview:
     """Asks as a member with ``role`` would, behind both walls; nobody is shown more than they may read themselves."""
     vector = embed_question_now(question, embedder=tenant_embedder())
-    member = _as_member(role, principal)
-    with _eyes_of(role):
+    member = as_member(role, principal.membership)
+    with eyes_of(role):
         theirs = _search(membership=member, question=question, vector=vector)
     mine = _search(membership=principal.membership, question=question, vector=vector)
     readable = _readable(principal.membership, theirs)
-    with _eyes_of(role):
+    with eyes_of(role):
         open_to_role = _readable(member, mine)
     record_by(principal, "role.preview", role, {"role": role.name})
     config = answer_config().retrieval
@@ -63,21 +62,6 @@ def preview_role(*, role: Role, question: str, principal: Principal) -> Preview:
         hidden=list({p.document_id: p for p in mine if p.document_id not in open_to_role}.values()),
         answered=judge_evidence(passages=theirs, config=config) >= config.evidence_floor,
     )
-
-
-def _as_member(role: Role, principal: Principal) -> Membership:
-    """The one who looks, as if they had this role; never saved."""
-    return Membership(
-        tenant_id=principal.membership.tenant_id,
-        user=principal.membership.user,
-        role=role,
-        status=Membership.Status.ACTIVE,
-    )
-
-
-def _eyes_of(role: Role) -> AbstractContextManager[Scope | None]:
-    """The database's own wall as it stands for the role."""
-    return scope(tenant_id=role.tenant_id, tags=role.readable_tags)
 
 
 def _search(*, membership: Membership, question: str, vector: Vectors) -> list[FoundPassage]:
@@ -99,8 +83,8 @@ def _readable(membership: Membership, passages: list[FoundPassage]) -> set[UUID]
 
 def _reach(role: Role, principal: Principal) -> list[dict[str, Any]]:
     """How many documents of each collection the role reads: numbers alone."""
-    with _eyes_of(role):
-        documents = Document.objects.visible_to(_as_member(role, principal))
+    with eyes_of(role):
+        documents = Document.objects.visible_to(as_member(role, principal.membership))
         return list(
             documents.values("collection__name").annotate(documents=Count("id")).order_by("collection__name")
         )

@@ -127,6 +127,7 @@ PAGES: dict[str, Callable[[Rows], str]] = {
     "requests/": lambda rows: "/requests/",
     "roles/": lambda rows: "/roles/",
     "roles/<uuid:id>/preview/": lambda rows: f"/roles/{rows.role}/preview/?question={HOLD_TIMER}",
+    "search/why/": lambda rows: f"/search/why/?question={HOLD_TIMER}&document=merger.md&role={rows.role}",
     "settings/": lambda rows: "/settings/",
     "sources/": lambda rows: "/sources/",
     "sources/<uuid:id>/": lambda rows: f"/sources/{rows.source}/",
