@@ -70,14 +70,28 @@ def parse_in_sandbox(
 
     Raises:
         ParseError: also for a parser that took too long or too much memory, or that crashed.
-        SandboxError: no child could be started.
+        SandboxError: no child could be started, or none lived.
     """
     name = PurePath(filename).name
     media_type = recognise_document(data=data, filename=name, limits=limits)
-    nursery, channel = _take_child(on_tick)
     try:
+        return _parse_with(_take_nursery(), data, name, limits, media_type, on_tick)
+    except SandboxError:  # a nursery that was ended from outside is no fault of the document's
+        return _parse_with(_Nursery(), data, name, limits, media_type, on_tick)
+
+
+def _parse_with(
+    nursery: _Nursery,
+    data: bytes,
+    filename: str,
+    limits: ParseLimits,
+    media_type: str,
+    on_tick: Callable[[], None],
+) -> ParsedDocument:
+    try:
+        channel = nursery.await_child(limits, on_tick)
         parsed = nursery.parse(
-            channel, data=data, filename=name, limits=limits, media_type=media_type, on_tick=on_tick
+            channel, data=data, filename=filename, limits=limits, media_type=media_type, on_tick=on_tick
         )
     except ParseError:
         _keep_nursery(nursery)
@@ -87,24 +101,6 @@ def parse_in_sandbox(
         raise
     _keep_nursery(nursery)
     return parsed
-
-
-def _take_child(on_tick: Callable[[], None]) -> tuple[_Nursery, socket.socket]:
-    """A child that waits for a document. A nursery that died meanwhile is replaced, once."""
-    nursery = _take_nursery()
-    try:
-        return nursery, nursery.await_child(on_tick)
-    except SandboxError:
-        nursery.kill()
-    except BaseException:
-        nursery.kill()
-        raise
-    nursery = _Nursery()
-    try:
-        return nursery, nursery.await_child(on_tick)
-    except BaseException:
-        nursery.kill()
-        raise
 
 
 class _Nursery:
@@ -129,6 +125,7 @@ class _Nursery:
         self._control = ours
         self._warm: socket.socket | None = None  # the socket of a child that may take another document
         self._taken = 0  # documents that it has taken
+        self._limits = ParseLimits()
         self.is_usable = self._ask()
 
     def parse(
@@ -178,7 +175,7 @@ class _Nursery:
                 ) from None
         finally:
             if keep and self.is_usable:
-                self._warm = channel
+                self._warm, self._limits = channel, limits
             else:
                 channel.close()
                 self._warm, self._taken = None, 0
@@ -212,10 +209,14 @@ class _Nursery:
             return False
         return True
 
-    def await_child(self, on_tick: Callable[[], None]) -> socket.socket:
+    def await_child(self, limits: ParseLimits, on_tick: Callable[[], None]) -> socket.socket:
         """The socket of a child that waits for a document."""
-        if self._warm:
+        if self._warm and self._limits == limits:
             return self._warm
+        if self._warm:  # its limits are hard ones: no other document may have more
+            self._warm.close()
+            self._warm, self._taken = None, 0
+            self.is_usable = self._ask()
         talk = _Talk(self._control, seconds=_START_SECONDS, on_tick=on_tick)
         while True:
             try:
@@ -241,6 +242,7 @@ class _Nursery:
                     break
         except (TimeoutError, OSError, _ChildGone):
             self.kill()
+            raise SandboxError("The process to parse documents in was ended from outside.") from None
         number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
         if number in (signal.SIGXCPU, signal.SIGPROF):
             return ParseError(

@@ -260,6 +260,12 @@ def test_a_nursery_that_was_killed_is_replaced():
     assert parse_in_sandbox(data=SAMPLE, filename="a.md").title == "Title"
 
 
+def test_a_child_never_has_more_than_its_first_limits_and_others_get_theirs(evil_child):
+    ask = "import resource\nreturn p.ParsedDocument('', str(resource.getrlimit(resource.RLIMIT_AS)[1]), 'x/y', (), (), ())"
+    sizes = [256 * 2**20, 512 * 2**20, 512 * 2**20]
+    assert [int(evil_child(ask, "a.md", memory_bytes=size).text) for size in sizes] == sizes
+
+
 def test_a_nursery_that_cannot_start_is_no_fault_of_the_document(monkeypatch):
     close_sandboxes()
     monkeypatch.setattr(sandbox, "BOOT", "raise SystemExit(1)")
