@@ -19,7 +19,7 @@ from knowledge.tasks import apply_retention, clear_what_is_left
 from tenants.models import AuditEvent
 from tenants.scope import scope
 from tests.knowledge.helpers import send, upload_indexed
-from tests.knowledge.ingestion.connectors import documents_of, long, make_source, sync, write
+from tests.knowledge.ingestion.syncing import documents_of, long, make_source, sync, write
 from tests.knowledge.rows import html_of, signed_in
 from tests.knowledge.shared import _django_db_helper, on_shared_cast  # noqa: F401
 

@@ -20,6 +20,9 @@ from knowledge.models import (
     Document,
     Embedding,
     EmbeddingSpace,
+    EvaluationCase,
+    EvaluationRun,
+    EvaluationSet,
     ExpiredItem,
     Job,
     Price,
@@ -45,7 +48,18 @@ pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "plat
 PLATFORM_MODELS = {Tenant, User, Price, PeriodicTask, CrontabSchedule, IntervalSchedule}
 FOR_REVIEWERS = {Feedback, Review, DocumentRequest, Answer}
 # What is no list of its own: a number, and what answers tell already.
-NOT_SHOWN = {Corpus, Conversation, ConversationShare, Embedding, EmbeddingSpace, ExpiredItem, TagSet}
+NOT_SHOWN = {
+    Corpus,
+    Conversation,
+    ConversationShare,
+    Embedding,
+    EmbeddingSpace,
+    EvaluationCase,
+    EvaluationRun,
+    EvaluationSet,
+    ExpiredItem,
+    TagSet,
+}
 
 
 @pytest.fixture

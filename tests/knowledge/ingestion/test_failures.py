@@ -19,7 +19,7 @@ from knowledge.tasks import recover_jobs
 from ragsite.core.observability import request_context
 from tenants.scope import scope
 from tests.knowledge.helpers import upload
-from tests.knowledge.ingestion.connectors import CountingEmbedder, documents_of, make_source, sync, write
+from tests.knowledge.ingestion.syncing import CountingEmbedder, documents_of, make_source, sync, write
 from tests.knowledge.rows import signed_in
 from tests.knowledge.shared import _django_db_helper, on_shared_cast  # noqa: F401
 

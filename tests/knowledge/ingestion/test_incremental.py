@@ -18,7 +18,7 @@ from knowledge.models import Chunk, Collection, Document, Embedding
 from tenants.models import AuditEvent
 from tenants.scope import scope
 from tests.knowledge.helpers import ask
-from tests.knowledge.ingestion.connectors import (
+from tests.knowledge.ingestion.syncing import (
     CountingEmbedder,
     documents_of,
     long,

@@ -18,7 +18,7 @@ from knowledge.sources import start_sync
 from ragsite.core.problems import Problem
 from tenants.scope import scope
 from tests.knowledge.helpers import eventually, send, upload
-from tests.knowledge.ingestion.connectors import CountingEmbedder, documents_of, make_source, sync, write
+from tests.knowledge.ingestion.syncing import CountingEmbedder, documents_of, make_source, sync, write
 from tests.knowledge.shared import _django_db_helper, on_shared_cast  # noqa: F401
 
 pytestmark = on_shared_cast
