@@ -3,11 +3,15 @@
 from datetime import timedelta
 from typing import Any
 
+import structlog
 from celery import shared_task
+from django.db.models import Q
 from django.utils import timezone
 
 from knowledge.documents import erase_deleted
+from knowledge.embedding.base import EmbeddingError
 from knowledge.embedding.factory import embedder
+from knowledge.embedding.spaces import build_space
 from knowledge.ingestion.jobs import (
     find_abandoned_jobs,
     give_up_on_job,
@@ -16,14 +20,18 @@ from knowledge.ingestion.jobs import (
     start_sync_job,
 )
 from knowledge.ingestion.run import run_claimed_job, serve_next_job
-from knowledge.models import Source
+from knowledge.models import EmbeddingSpace, Source
 from knowledge.retention import clear_away, expire_documents
 from knowledge.webhooks.callbacks import call_back, find_due_callbacks
 from tenants.models import Tenant
 from tenants.scope import scope, unscoped
 from tenants.tasks import TenantTask
 
+logger = structlog.get_logger(__name__)
+
 RESTORABLE_FOR = timedelta(days=30)
+BUILD_SECONDS = 20.0
+REPAIRED_FOR = timedelta(days=1)  # chunks that were being written while a tenant was switched
 
 
 @shared_task(base=TenantTask, name="knowledge.run_job")
@@ -80,6 +88,23 @@ def apply_retention() -> None:
     for tenant_id in _tenants():
         with scope(tenant_id=tenant_id, tags=None):
             expire_documents(now=timezone.now())
+
+
+@shared_task(name="knowledge.build_spaces")
+def build_spaces() -> None:
+    """Goes on building, in every tenant, the spaces of vectors that are not whole: a slice of each."""
+    with unscoped(reason="list spaces of vectors to be built"):
+        recent = Q(activated_at__gt=timezone.now() - REPAIRED_FOR)
+        rows = EmbeddingSpace.objects.filter(Q(state=EmbeddingSpace.State.BUILDING) | recent)
+        spaces = list(rows.values_list("tenant_id", "pk"))
+    for tenant_id, pk in spaces:
+        with scope(tenant_id=tenant_id, tags=None):
+            space = EmbeddingSpace.objects.filter(pk=pk).first()
+            try:
+                if space is not None:
+                    build_space(space, seconds=BUILD_SECONDS)
+            except EmbeddingError as error:
+                logger.warning("space not built", tenant=str(tenant_id), reason=error.reason)
 
 
 @shared_task(name="knowledge.clear_away")
