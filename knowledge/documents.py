@@ -65,9 +65,16 @@ def save_collection(
     with atomic():
         if Collection.objects.filter(slug=collection.slug).exclude(pk=collection.pk).exists():
             raise Problem(409, "conflict", f"A collection named {collection.slug} exists already.")
+        spoken = (
+            None if creating else Collection.objects.values_list("language", flat=True).get(pk=collection.pk)
+        )
         collection.save()
         if not creating:
             Corpus.raise_version()
+        if spoken not in (None, collection.language):
+            # Words are stemmed by the language: its documents' terms are made again, their vectors are kept.
+            user = principal.membership.user if principal else None
+            create_job(kind=Job.Kind.REINDEX, collection=collection, user=user)
         record_by(
             principal,
             "collection.create" if creating else "collection.change",

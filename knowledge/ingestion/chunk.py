@@ -262,7 +262,8 @@ class _Chunker:
                     -1
                 ].sticky:  # nothing but headings so far: they are only parted if they cannot be kept
                     carried, current = [*current, *carried], []
-                if current:
+                # Not what only repeats the chunk before: its lead-in has gone on to the next.
+                if any(not held.repeated for held in current):
                     groups.append(current)
                 carried_size = sum(held.tokens for held in carried)
                 if carried_size + unit.tokens > self._config.max_tokens and carried:

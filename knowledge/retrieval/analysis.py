@@ -25,7 +25,7 @@ _TOKEN = re.compile(r"\w+(?:[-./:@+]+\w+)*")
 _PIECE_ENDS = re.compile(r"[/@:]+")
 _PART = re.compile(r"[^\W_]+")
 # A short word and the number that goes with it: RFC 7938, MTU 9216, err-4711, vlan210.
-_NUMBERED = re.compile(r"\b([^\W\d_]{2,12})[ \-_]?(\d{2,8})(?![\w.:/])")
+_NUMBERED = re.compile(r"\b([^\W\d_]{2,12})[ \-_]?(\d{2,8})(?![\w:/]|\.\d)")
 # Scripts that are written without blanks are searched by pairs of characters.
 _UNSPACED = re.compile(r"[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af]+")
 

@@ -85,6 +85,11 @@ configs = st.builds(ChunkConfig, max_tokens=st.integers(24, 90), overlap_tokens=
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@example(
+    text="```\n1\n1\n1\n```\n\n1?1. A1. A1. A1. A?\n\nThis leads in:\n\n| a | b |\n|---|---|\n| 1 | x |",
+    config=ChunkConfig(24, 2),
+    count=count_words,
+)
 @given(text=documents, config=configs, count=st.sampled_from([count_words, count_characters, count_worst]))
 def test_invariants_hold_for_markdown(text, config, count):
     parsed = parse_document(data=text.encode(), filename="a.md")
