@@ -10,6 +10,7 @@ from django.db.models import Count, OuterRef, Q, QuerySet, Subquery
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_GET, require_POST
 
 from knowledge.access import access_source
@@ -135,10 +136,38 @@ def _render_one(request: HttpRequest, principal: Principal, source: Source) -> H
         "runs": show_jobs(page.rows, principal),
         "next": page.next,
         "later": bool(cursor),
+        "changes": [] if cursor else _last_changes(source),
     }
     if not is_part(request):
         context |= shell_context(principal)
     return render_part(request, ONE, "more" if cursor else "source", context)
+
+
+CHANGES = {
+    "added": gettext_lazy("Added"),
+    "changed": gettext_lazy("Changed"),
+    "moved": gettext_lazy("Moved"),
+    "deleted": gettext_lazy("Deleted"),
+    "failed": gettext_lazy("Failed"),
+    "expired": gettext_lazy("Left out: too old"),
+}
+
+
+def _last_changes(source: Source) -> list[dict[str, Any]]:
+    """What the last sync that ended has changed, by kind; the paths that it kept of each."""
+    ended = Job.objects.filter(source=source, kind=Job.Kind.SYNC, finished_at__isnull=False)
+    result = ended.order_by("-finished_at").values_list("result", flat=True).first() or {}
+    totals, changes = result.get("totals", {}), result.get("changes", {})
+    return [
+        {
+            "name": name,
+            "total": totals[kind],
+            "listed": changes.get(kind, []),
+            "more": totals[kind] - len(changes.get(kind, [])),
+        }
+        for kind, name in CHANGES.items()
+        if totals.get(kind)
+    ]
 
 
 @require_POST

@@ -12,6 +12,7 @@ from uuid import uuid4
 import axe_playwright_python
 import pytest
 from django.urls import get_resolver
+from django.utils import timezone
 
 from feedback.models import DocumentRequest
 from knowledge.models import Collection, Job, Source
@@ -89,6 +90,13 @@ class Rows:
             )
             self.source = str(source.pk)
             Job.objects.create(kind="sync", source=source, state="FAILURE", error="The folder is not there.")
+            Job.objects.create(
+                kind="sync",
+                source=source,
+                state="SUCCESS",
+                finished_at=timezone.now(),
+                result={"totals": {"added": 2, "moved": 1}, "changes": {"added": ["a.md", "b.md"]}},
+            )
             self.job = str(Job.objects.create(kind="sync", source=source, state="PROGRESS", progress=40).pk)
             DocumentRequest.objects.create(user=cast.nina.membership.user, question="Where is the fibre map?")
             UsageRecord.objects.create(
@@ -121,6 +129,7 @@ PAGES: dict[str, Callable[[Rows], str]] = {
     "documents/<uuid:id>/manage/": lambda rows: f"/documents/{rows.document}/manage/",
     "documents/<uuid:id>/passages/": lambda rows: f"/documents/{rows.document}/passages/",
     "history/": lambda rows: "/history/",
+    "index/": lambda rows: "/index/",
     "jobs/": lambda rows: "/jobs/",
     "jobs/<uuid:id>/": lambda rows: f"/jobs/{rows.job}/",
     "members/": lambda rows: "/members/",

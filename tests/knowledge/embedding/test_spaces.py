@@ -133,7 +133,7 @@ def test_the_command(shared: Any, other: str) -> None:
     assert "active" in run() and "100 %" in run()
     assert "is whole" in run("start", other)
     document = shared.documents["acme"]["bgp-session-down.md"]
-    case = f'{{"question": "What is the hold timer?", "relevant": {{"{document.pk}": 1}}}}'
+    case = f'{{"question": "What is the hold timer?", "relevant": [{{"document": "{document.pk}", "grade": 1}}]}}'
     try:
         create_set(name="timers", cases=read_cases([case]))
         told = run("compare", other, "--set", "timers")
