@@ -70,7 +70,8 @@ def test_policies_are_for_the_two_roles_alone_and_ask_for_the_tenant(catalog: An
     assert tagged == {
         m._meta.db_table
         for m in tenant_models()
-        if m._meta.model_name in ("document", "chunk", "tagset", "embedding")
+        if m._meta.model_name
+        in ("document", "chunk", "tagset", "embedding", "evaluationset", "evaluationcase", "evaluationrun")
     }
     # A vector tells of its text whatever the tags: only a scope that reads the whole tenant sees any.
     (vectors,) = [
