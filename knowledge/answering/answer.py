@@ -23,7 +23,7 @@ from knowledge.config import AnswerConfig
 from knowledge.embedding.base import EmbeddingError, Vectors
 from knowledge.embedding.batching import embed_question
 from knowledge.embedding.factory import load_embedder
-from knowledge.embedding.spaces import active_model
+from knowledge.embedding.spaces import active_model, embeddings_unavailable
 from knowledge.llm.base import Finished, Passage, ProviderError, Turn, Usage
 from knowledge.llm.extractive import NOTICE
 from knowledge.llm.gateway import Attempt, Gateway, Restarted
@@ -247,13 +247,7 @@ async def _embed(text: str) -> tuple[Vectors, str]:
         model = await load_embedder(name)
         return await embed_question(text, embedder=model), model.name
     except EmbeddingError as error:
-        logger.error("the question cannot be embedded", reason=error.reason)
-        raise Problem(
-            503,
-            "embeddings-unavailable",
-            "The search is not available just now: try again in a moment.",
-            headers={"Retry-After": "30"},
-        ) from error
+        raise embeddings_unavailable(error) from error
 
 
 async def find_passages(

@@ -9,10 +9,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import structlog
 from django.db.models import Count, Exists, OuterRef
 from django.utils import timezone
 
-from knowledge.embedding.base import Embedder
+from knowledge.embedding.base import Embedder, EmbeddingError, Vectors
+from knowledge.embedding.batching import embed_question_now
 from knowledge.embedding.factory import embedder, embedder_for
 from knowledge.embedding.store import fill_space
 from knowledge.ingestion.diff import embedded_text
@@ -21,6 +23,8 @@ from ragsite.core.problems import Problem
 from tenants.access import Principal
 from tenants.audit import record_by
 from tenants.scope import atomic, require_tenant_id
+
+logger = structlog.get_logger(__name__)
 
 READ_AT_ONCE = 256
 
@@ -39,6 +43,30 @@ def tenant_embedder() -> Embedder:
     """The embedder of the tenant in force: its active space's, or the configured one before there is any."""
     name = active_model()
     return embedder_for(name) if name else embedder()
+
+
+def embeddings_unavailable(error: EmbeddingError) -> Problem:
+    """The problem of a question that cannot be embedded; why is for the log."""
+    logger.error("the question cannot be embedded", reason=error.reason)
+    return Problem(
+        503,
+        "embeddings-unavailable",
+        "The search is not available just now: try again in a moment.",
+        headers={"Retry-After": "30"},
+    )
+
+
+def embed_for_tenant(text: str) -> tuple[Vectors, str]:
+    """A question's vector by the model of the tenant in force, and that model's name; for code in a thread of its own.
+
+    Raises:
+        Problem: 503 when it cannot be made.
+    """
+    try:
+        model = tenant_embedder()
+        return embed_question_now(text, embedder=model), model.name
+    except EmbeddingError as error:
+        raise embeddings_unavailable(error) from error
 
 
 def start_migration(*, model: str, principal: Principal | None = None) -> EmbeddingSpace:

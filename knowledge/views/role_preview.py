@@ -13,8 +13,7 @@ from knowledge.access import as_member, eyes_of
 from knowledge.answering.journey import source_object
 from knowledge.config import answer_config
 from knowledge.embedding.base import Vectors
-from knowledge.embedding.batching import embed_question_now
-from knowledge.embedding.spaces import tenant_embedder
+from knowledge.embedding.spaces import embed_for_tenant
 from knowledge.models import Document
 from knowledge.rendering import excerpt_of
 from knowledge.retrieval.base import Filters, FoundPassage
@@ -46,7 +45,7 @@ class Preview:
 
 def preview_role(*, role: Role, question: str, principal: Principal) -> Preview:
     """Asks as a member with ``role`` would, behind both walls; nobody is shown more than they may read themselves."""
-    vector = embed_question_now(question, embedder=tenant_embedder())
+    vector = embed_for_tenant(question)[0]
     member = as_member(role, principal.membership)
     with eyes_of(role):
         theirs = _search(membership=member, question=question, vector=vector)

@@ -11,8 +11,7 @@ from django.views.decorators.http import require_GET
 from knowledge.access import access_collections
 from knowledge.api.shapes import SearchForm
 from knowledge.config import answer_config
-from knowledge.embedding.batching import embed_question_now
-from knowledge.embedding.spaces import tenant_embedder
+from knowledge.embedding.spaces import embed_for_tenant
 from knowledge.models import Collection
 from knowledge.retrieval.base import Filters
 from knowledge.retrieval.explain import explain_document, explain_search, find_document
@@ -77,8 +76,7 @@ def _explain(principal: Principal, role: Role, typed: dict[str, Any], document: 
         words = _("There is no document of this id or address that you may read.")
         raise Problem(400, "invalid", words, errors=[FieldProblem("document", words)])
     begun = time.perf_counter()
-    embedder = tenant_embedder()
-    vector = embed_question_now(asked["question"], embedder=embedder)
+    vector, model = embed_for_tenant(asked["question"])
     explanation = explain_search(
         role=role,
         membership=membership,
@@ -87,7 +85,7 @@ def _explain(principal: Principal, role: Role, typed: dict[str, Any], document: 
         k=asked["k"],
         filters=filters,
         config=config.retrieval,
-        model=embedder.name,
+        model=model,
         timings={_("the question's vector"): round((time.perf_counter() - begun) * 1000, 2)},
     )
     record_by(principal, "search.explain", role, {"role": role.name})
