@@ -15,16 +15,24 @@ from knowledge.access import access_collections, access_conversation
 from knowledge.answering.cache import CachedAnswer, answer_key, read_answer, write_answer
 from knowledge.answering.citations import AnswerAssembler, Piece
 from knowledge.answering.events import Event, EventLog
+from knowledge.answering.follow_up import rewrite_follow_up
 from knowledge.answering.journey import Journey, Prepared, Question, source_object
 from knowledge.answering.prompt import build_prompt
 from knowledge.answering.record import answer_object, conversation_turns, store_answer
-from knowledge.answering.rewrite import rewrite_question
+from knowledge.answering.spending import (
+    complete_usage,
+    count_chars,
+    prefers_cheaper,
+    reserve_again,
+    reserve_call,
+    take_cheaper,
+)
 from knowledge.config import AnswerConfig
 from knowledge.embedding.base import EmbeddingError, Vectors
 from knowledge.embedding.batching import embed_question
 from knowledge.embedding.factory import load_embedder
 from knowledge.embedding.spaces import active_model, embeddings_unavailable
-from knowledge.llm.base import Finished, Passage, ProviderError, Turn, Usage
+from knowledge.llm.base import Finished, Passage, Prompt, ProviderError, Turn
 from knowledge.llm.extractive import NOTICE
 from knowledge.llm.gateway import Attempt, Gateway, Restarted
 from knowledge.models import Answer, Corpus
@@ -41,6 +49,7 @@ from ragsite.core.observability import (
 )
 from ragsite.core.problems import Problem
 from tenants.access import Principal
+from tenants.budgets import read_standings, warnings_of
 from tenants.rest import problem_of
 from tenants.scope import enter
 
@@ -74,7 +83,8 @@ async def answer_question(
                 yield event
         status = _status_of(journey)
         answer = await run_db(_store, journey=journey, status=status)
-        event = {"type": "done", "data": answer_object(answer, with_body=False)}
+        done = answer_object(answer, with_body=False)
+        event = {"type": "done", "data": done | ({"warnings": journey.warnings} if journey.warnings else {})}
         await log.add(event)
         yield event
     except (GeneratorExit, asyncio.CancelledError):
@@ -83,7 +93,8 @@ async def answer_question(
             _store_in_background(journey, status=status)
         raise
     except Exception as error:
-        if journey.attempts:  # failed calls have their rows in the ledger too
+        # Failed calls have their rows in the ledger too, and what was set aside for them goes back.
+        if journey.attempts or journey.reserved:
             _store_in_background(journey, status="error")
         if not begun:
             raise
@@ -114,8 +125,13 @@ async def _travel(journey: Journey, *, config: AnswerConfig, gateway: Gateway) -
     k = question.k or config.k
     with watch.stage("prepare"):
         prepared = await run_db(_prepare, question=question, principal=principal, config=config)
+    if gateway.has_model and prefers_cheaper(prepared.standings):
+        journey.warnings = warnings_of(prepared.standings)
+        config = take_cheaper(config)
     with watch.stage("rewrite"):
-        journey.standalone = await _rewrite(journey, prepared=prepared, config=config, gateway=gateway)
+        journey.standalone = await rewrite_follow_up(
+            journey, prepared=prepared, config=config, gateway=gateway
+        )
 
     key = answer_key(
         membership=principal.membership,
@@ -146,10 +162,21 @@ async def _travel(journey: Journey, *, config: AnswerConfig, gateway: Gateway) -
     )
     journey.passages = tuple(passages)
     journey.sources = [source_object(passage) for passage in passages]
+    journey.confidence = round(judge_evidence(passages=passages, config=config.retrieval), 4)
+    is_weak = journey.confidence < config.retrieval.evidence_floor
+    prompt = _prompt_of(journey, turns=prepared.turns)
+    if gateway.has_model and not is_weak:
+        # Before the first event, so that a budget that is used up is said with a status.
+        journey.reserved = await run_db(
+            reserve_call,
+            membership=principal.membership,
+            request_id=question.request_id,
+            chars=count_chars(prompt),
+            config=config.model,
+        )
     yield {"type": "sources", "data": journey.sources}
 
-    journey.confidence = round(judge_evidence(passages=passages, config=config.retrieval), 4)
-    if journey.confidence < config.retrieval.evidence_floor:
+    if is_weak:
         EMPTY_RESULTS.inc()
         journey.text = DOES_NOT_SAY + (NEAREST if passages else "")
         yield {"type": "answer_chunk", "data": journey.text}
@@ -158,7 +185,7 @@ async def _travel(journey: Journey, *, config: AnswerConfig, gateway: Gateway) -
             journey,
             config=config,
             gateway=gateway,
-            turns=prepared.turns,
+            prompt=prompt,
         )
         async with aclosing(generation) as events:
             async for event in events:
@@ -201,6 +228,7 @@ def _prepare(*, question: Question, principal: Principal, config: AnswerConfig) 
         corpus_version=Corpus.current_version(),
         turns=tuple(Turn(question=asked, answer=given) for asked, given in turns),
         noticed=noticed,
+        standings=tuple(read_standings(membership)),
     )
 
 
@@ -211,33 +239,6 @@ def _say_no_model(journey: Journey, *, prepared: Prepared, gateway: Gateway) -> 
     notice = f"\n\n{NOTICE}"
     journey.text += notice
     return [{"type": "answer_chunk", "data": notice}]
-
-
-async def _rewrite(journey: Journey, *, prepared: Prepared, config: AnswerConfig, gateway: Gateway) -> str:
-    if not prepared.turns:
-        return journey.question.text
-    begun = time.perf_counter()
-
-    async def complete(*, system: str, text: str) -> tuple[str, Finished]:
-        return await gateway.complete(system=system, text=text, config=config.small_model)
-
-    rewritten = await rewrite_question(
-        question=journey.question.text,
-        history=prepared.turns,
-        complete=complete if gateway.has_model else None,
-    )
-    spent = rewritten.finished.usage if rewritten.finished else rewritten.usage
-    if gateway.has_model and (spent or rewritten.error):
-        attempt = Attempt(
-            provider=config.small_model.provider,
-            model=rewritten.finished.model if rewritten.finished else config.small_model.model,
-            status="success" if rewritten.finished else "transient",
-            usage=spent or Usage(),
-            seconds=time.perf_counter() - begun,
-            reason=rewritten.error,
-        )
-        journey.attempts.append((attempt, "rewrite"))
-    return rewritten.question
 
 
 async def _embed(text: str) -> tuple[Vectors, str]:
@@ -282,14 +283,18 @@ def _replay(journey: Journey, cached: CachedAnswer) -> list[Event]:
     ]
 
 
-async def _generate(
-    journey: Journey, *, config: AnswerConfig, gateway: Gateway, turns: tuple[Turn, ...]
-) -> AsyncGenerator[Event, None]:
+def _prompt_of(journey: Journey, *, turns: tuple[Turn, ...]) -> Prompt:
     passages = [
         Passage(n=p.n, title=p.title, uri=p.uri, heading=p.heading, text=p.text) for p in journey.passages
     ]
-    prompt = build_prompt(question=journey.standalone, passages=passages, history=turns)
-    assembler = AnswerAssembler(passages)
+    return build_prompt(question=journey.standalone, passages=passages, history=turns)
+
+
+async def _generate(
+    journey: Journey, *, config: AnswerConfig, gateway: Gateway, prompt: Prompt
+) -> AsyncGenerator[Event, None]:
+    assembler = AnswerAssembler(prompt.passages)
+    chars = count_chars(prompt)
 
     def take(pieces: list[Piece]) -> list[Event]:
         events: list[Event] = []
@@ -306,7 +311,11 @@ async def _generate(
     begun = time.perf_counter()
     first_byte = True
     stream = gateway.stream(
-        prompt, config.model, on_cancelled=lambda attempt: journey.attempts.append((attempt, "answer"))
+        prompt,
+        config.model,
+        on_cancelled=lambda attempt: journey.attempts.append(
+            (complete_usage(attempt, chars=chars), "answer")
+        ),
     )
     try:
         async with aclosing(stream) as events:
@@ -316,6 +325,13 @@ async def _generate(
                     first_byte = False
                 if isinstance(event, Attempt):
                     journey.attempts.append((event, "answer"))
+                    if event.status != "success" and journey.reserved:
+                        await run_db(
+                            reserve_again,
+                            membership=journey.principal.membership,
+                            request_id=journey.question.request_id,
+                            failed=event,
+                        )
                 elif isinstance(event, Restarted):
                     assembler.restart()
                     journey.text, journey.citations = "", []

@@ -11,6 +11,7 @@ from knowledge.models import Answer
 from knowledge.retrieval.base import Filters, FoundPassage
 from ragsite.core.observability import Stopwatch
 from tenants.access import Principal
+from tenants.budgets import Standing
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Prepared:
     corpus_version: int
     turns: tuple[Turn, ...]
     noticed: bool
+    standings: tuple[Standing, ...] = ()
 
 
 @dataclass
@@ -56,6 +58,8 @@ class Journey:
     grounded: bool = False
     cache: str = "miss"
     cached: dict[str, Any] | None = None
+    warnings: tuple[str, ...] = ()
+    reserved: bool = False
 
     def to_answer(self, *, status: str) -> Answer:
         finished = self.finished

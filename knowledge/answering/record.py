@@ -68,6 +68,8 @@ def call_of(attempt: Attempt, *, kind: str) -> Call:
         cache_write_tokens=attempt.usage.cache_write_tokens,
         cost_usd=price_call(provider=attempt.provider, model=attempt.model, usage=attempt.usage),
         seconds=attempt.seconds,
+        # It was cut off before its provider had counted all of its tokens.
+        estimated=attempt.status in ("cancelled", "broken") and attempt.provider != "extractive",
     )
 
 
@@ -104,7 +106,6 @@ def store_answer(
             Conversation.objects.filter(pk=conversation_id).update(updated_at=timezone.now())
         answer.conversation_id = conversation_id
         answer.save(force_insert=True)
-        record_calls(user=user, request_id=answer.pk, endpoint=answer.endpoint, calls=calls)
         record_event(
             action="question.ask",
             membership=principal.membership,
@@ -118,6 +119,7 @@ def store_answer(
             },
             address=principal.address,
         )
+        record_calls(user=user, request_id=answer.pk, endpoint=answer.endpoint, calls=calls)
     return answer
 
 

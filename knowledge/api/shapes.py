@@ -85,6 +85,11 @@ class AnswerShape(serializers.Serializer[Any]):
     withheld = serializers.BooleanField(
         required=False, help_text="true: it rests on a document that you may not read (any more)"
     )
+    warnings = serializers.ListField(
+        child=serializers.CharField(),
+        required=False,
+        help_text="With an answer just given: a budget is over its soft limit.",
+    )
 
 
 class SearchShape(serializers.Serializer[Any]):

@@ -38,6 +38,11 @@ EMPTY_RESULTS = Counter("rag_empty_results_total", "Questions without enough evi
 FEEDBACK = Counter("rag_feedback_total", "Ratings", ["rating"])
 INGESTED = Counter("rag_ingest_documents_total", "Documents ingested", ["status"])
 QUEUE_DEPTH = Gauge("rag_queue_depth", "Jobs that wait", ["queue"])
+BUDGETS = Counter(
+    "rag_budget_events_total", "Budgets near their end, spent, and questions refused", ["event"]
+)
+LIMITED = Counter("rag_limited_total", "Requests refused by a rate limit", ["subject", "what"])
+LIMITS_SKIPPED = Counter("rag_limits_skipped_total", "Requests that passed uncounted, as Redis was away")
 UNSCOPED = Counter("rag_unscoped_total", "Platform work across tenants", ["reason"])
 
 

@@ -11,7 +11,7 @@ from rest_framework.response import Response
 
 from ragsite.core.problems import FieldProblem, Problem
 from tenants.access import audit_events_visible_to
-from tenants.models import Ability, AuditEvent
+from tenants.models import Ability, AuditEvent, Budget
 from tenants.rest import TenantView, list_schema
 from tenants.usage import summarise_costs
 
@@ -113,6 +113,23 @@ class CostGroupShape(serializers.Serializer[Any]):
     cost = serializers.DecimalField(max_digits=20, decimal_places=12)
     input_tokens = serializers.IntegerField()
     output_tokens = serializers.IntegerField()
+    cache_read_tokens = serializers.IntegerField()
+    cache_write_tokens = serializers.IntegerField()
+
+
+class BudgetShape(serializers.Serializer[Any]):
+    subject = serializers.ChoiceField(choices=Budget.Subject.choices)
+    period = serializers.ChoiceField(choices=Budget.Period.choices)
+    soft_usd = serializers.DecimalField(max_digits=14, decimal_places=6, allow_null=True)
+    hard_usd = serializers.DecimalField(max_digits=14, decimal_places=6, allow_null=True)
+    spent_usd = serializers.DecimalField(max_digits=20, decimal_places=12)
+    reserved_usd = serializers.DecimalField(
+        max_digits=20, decimal_places=12, help_text="Set aside for calls under way."
+    )
+    percent = serializers.IntegerField(
+        help_text="Of the hard limit; of the soft one where there is no other."
+    )
+    resets_at = serializers.DateTimeField()
 
 
 class ModelCostShape(CostGroupShape):
@@ -133,7 +150,9 @@ class CostsShape(serializers.Serializer[Any]):
     unpriced_calls = serializers.IntegerField()
     by_model = ModelCostShape(many=True)
     by_user = UserCostShape(many=True)
-    budget = serializers.JSONField(allow_null=True, help_text="null: no budget is set")
+    budget = BudgetShape(
+        many=True, allow_null=True, help_text="The tenant’s as they stand now; null: none is set."
+    )
 
     def get_fields(self) -> dict[str, Any]:
         return {
@@ -155,4 +174,6 @@ class CostsView(TenantView):
     def get(self, request: Request) -> Response:
         """What the tenant's model calls cost, in US dollars; the last 30 days unless told."""
         start, end = read_period(request)
-        return Response(CostsShape(summarise_costs(start=start, end=end)).data)
+        return Response(
+            CostsShape(summarise_costs(tenant=self.principal.membership.tenant, start=start, end=end)).data
+        )

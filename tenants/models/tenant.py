@@ -1,8 +1,18 @@
 import uuid
 
-from django.core.validators import RegexValidator
+from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
 from django.db import models
 from django.db.models import F
+
+
+def _per_minute(words: str) -> "models.PositiveIntegerField[int | None, int | None]":
+    return models.PositiveIntegerField(
+        words,
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(1), MaxValueValidator(1_000_000_000)],
+        help_text="Empty: the installation's default.",
+    )
 
 
 class Tenant(models.Model):
@@ -28,6 +38,12 @@ class Tenant(models.Model):
         db_default="UTC",
         help_text="Times and days on its pages, and new schedules, are in this zone.",
     )
+    user_requests = _per_minute("requests a minute of a member")
+    user_tokens = _per_minute("model tokens a minute of a member")
+    key_requests = _per_minute("requests a minute of an API key")
+    key_tokens = _per_minute("model tokens a minute of an API key")
+    tenant_requests = _per_minute("requests a minute of the tenant")
+    tenant_tokens = _per_minute("model tokens a minute of the tenant")
     status = models.CharField(max_length=10, choices=Status.choices, default=Status.ACTIVE)
     auth_epoch = models.BigIntegerField(default=1, editable=False)
     is_demo = models.BooleanField(default=False, editable=False)

@@ -15,12 +15,17 @@ class UsageRecord(TenantModel):
     endpoint = models.CharField(max_length=20)
     provider = models.CharField(max_length=40)
     model = models.CharField(max_length=100)
-    kind = models.CharField(max_length=20, help_text="answer or rewrite")
+    kind = models.CharField(max_length=20, help_text="answer, rewrite or classify")
     status = models.CharField(max_length=20)
     input_tokens = models.PositiveIntegerField(default=0)
     output_tokens = models.PositiveIntegerField(default=0)
     cache_read_tokens = models.PositiveIntegerField(default=0)
     cache_write_tokens = models.PositiveIntegerField(default=0)
+    estimated = models.BooleanField(
+        default=False,
+        db_default=False,
+        help_text="The call was cut off before its provider had counted: tokens are estimated from the text.",
+    )
     cost_usd = models.DecimalField(max_digits=20, decimal_places=12, null=True)
     latency_ms = models.FloatField(default=0)
     created_at = models.DateTimeField(auto_now_add=True)

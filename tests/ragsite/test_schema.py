@@ -50,7 +50,7 @@ def test_every_row_is_there_and_no_later_one() -> None:
     answer = schema()["components"]["schemas"]["AnswerShape"]["properties"]
     from tests.knowledge.helpers import ANSWER_KEYS
 
-    assert set(answer) == ANSWER_KEYS | {"withheld"}
+    assert set(answer) == ANSWER_KEYS | {"withheld", "warnings"}
 
 
 @pytest.mark.django_db(transaction=True, databases=["default", "platform", "owner"])

@@ -1,0 +1,82 @@
+"""What the calls of a question may cost, set aside before they are made."""
+
+from dataclasses import replace
+from decimal import Decimal
+from uuid import UUID
+
+from knowledge.answering.record import price_call
+from knowledge.config import AnswerConfig
+from knowledge.llm.base import ModelConfig, Prompt, Usage
+from knowledge.llm.gateway import Attempt
+from tenants.budgets import Standing, reserve_cost, warnings_of
+from tenants.models import Membership
+
+# An estimate must not be too low: addresses and configurations have tokens of two to three characters.
+FEWEST_CHARS_PER_TOKEN = 2
+# What a provider adds of its own: marks of documents, of turns, instructions for citations.
+ADDED_TOKENS = 600
+CHARS_PER_TOKEN = 4
+
+
+def count_chars(prompt: Prompt) -> int:
+    """The characters of everything that is sent."""
+    passages = sum(len(p.text) + len(p.title) + len(p.heading) + len(p.uri) for p in prompt.passages)
+    turns = sum(len(turn.question) + len(turn.answer) for turn in prompt.history)
+    return len(prompt.system) + len(prompt.question) + passages + turns
+
+
+def most_tokens(*, chars: int, config: ModelConfig) -> Usage:
+    """What a call with a prompt of so many characters uses at most."""
+    return Usage(
+        input_tokens=-(-chars // FEWEST_CHARS_PER_TOKEN) + ADDED_TOKENS, output_tokens=config.max_tokens
+    )
+
+
+def most_cost(*, chars: int, config: ModelConfig) -> Decimal | None:
+    """What a call costs at most, in US dollars; ``None`` for a model without a price.
+
+    Writing a prompt to the provider's cache costs more than sending it, so all of it is taken as written.
+    """
+    usage = most_tokens(chars=chars, config=config)
+    usage = replace(usage, input_tokens=0, cache_write_tokens=usage.input_tokens)
+    return price_call(provider=config.provider, model=config.model, usage=usage)
+
+
+def prefers_cheaper(standings: tuple[Standing, ...]) -> bool:
+    """Whether a soft limit is gone over: what routes questions to models then takes the cheaper one."""
+    return bool(warnings_of(standings))
+
+
+def take_cheaper(config: AnswerConfig) -> AnswerConfig:
+    """The small model in the place of the large one, with the large one's room for an answer."""
+    small = config.small_model
+    return replace(config, model=replace(config.model, provider=small.provider, model=small.model))
+
+
+def complete_usage(attempt: Attempt, *, chars: int) -> Attempt:
+    """A call that was cut off before the provider had counted its prompt has at least been sent it."""
+    if attempt.status != "cancelled" or attempt.usage.prompt_tokens or attempt.provider == "extractive":
+        return attempt
+    sent = -(-chars // CHARS_PER_TOKEN)
+    return replace(attempt, usage=replace(attempt.usage, input_tokens=sent))
+
+
+def reserve_call(*, membership: Membership, request_id: UUID, chars: int, config: ModelConfig) -> bool:
+    """Sets aside what a call may cost at most; whether anything was.
+
+    Raises:
+        Problem: 402 where a budget does not allow it.
+    """
+    return reserve_cost(
+        membership=membership, request_id=request_id, amount=most_cost(chars=chars, config=config)
+    )
+
+
+def reserve_again(*, membership: Membership, request_id: UUID, failed: Attempt) -> bool:
+    """A call has failed and another is to follow: what the first has cost comes on top of what is set aside.
+
+    Raises:
+        Problem: 402 where a budget does not allow it.
+    """
+    cost = price_call(provider=failed.provider, model=failed.model, usage=failed.usage)
+    return bool(cost) and reserve_cost(membership=membership, request_id=request_id, amount=cost)
