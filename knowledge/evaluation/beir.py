@@ -55,10 +55,7 @@ def read_data_set(*, folder: Path, queries: Path | None = None) -> DataSet:
         raise DataSetError(
             f"There is no folder {folder}: give one that holds {CORPUS}, {QUERIES} and {QRELS}."
         )
-    corpus = tuple(
-        Entry(id=row["_id"], title=_text(row, "title", where, default=""), text=_text(row, "text", where))
-        for row, where in _read_jsonl(folder / CORPUS)
-    )
+    corpus = read_corpus(folder=folder)
     asked = queries or folder / QUERIES
     texts = {row["_id"]: _text(row, "text", where) for row, where in _read_jsonl(asked)}
     qrels = _read_qrels(
@@ -85,6 +82,18 @@ def read_data_set(*, folder: Path, queries: Path | None = None) -> DataSet:
         qrels=kept,
         corpus_hash=corpus_hash,
         hash=digest.hexdigest(),
+    )
+
+
+def read_corpus(*, folder: Path) -> tuple[Entry, ...]:
+    """The documents alone.
+
+    Raises:
+        DataSetError: for the first thing that is wrong.
+    """
+    return tuple(
+        Entry(id=row["_id"], title=_text(row, "title", where, default=""), text=_text(row, "text", where))
+        for row, where in _read_jsonl(folder / CORPUS)
     )
 
 
