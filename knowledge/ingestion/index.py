@@ -153,6 +153,7 @@ def prepare_document(
         data=original.data,
         filename=original.filename,
         limits=parse_limits(),
+        tenant_id=require_tenant_id(),
         on_tick=lambda: on_progress(0.0),  # where a cancelled job ends
     )
     title = (title or parsed.title)[:500]

@@ -1,10 +1,10 @@
 """Parses strangers' files in processes of their own, with bounded time and memory and nothing to steal.
 
 A document is parsed by a child (`sandbox_child.py`) that is forked from a nursery, which this process starts when it
-first needs one and keeps. A child that has handed a file to native code sees no other document, which may be another
-tenant's: what a file might do to the process that reads it ends with that file. Formats that are read by Python
-alone share a child for a while. Whatever happens to it, a document's failure is a ParseError with its reason; the
-caller lives, and so does the next document.
+first needs one and keeps. A file that is handed to native code has a child that sees no other document, before or after:
+what it might do to the process that reads it ends with it. Formats that are read by Python alone share a child with others
+of their tenant, until one of them fails or much memory is held. Whatever happens to it, a document's failure is a ParseError
+with its reason; the caller lives, and so does the next document.
 """
 
 from __future__ import annotations
@@ -20,12 +20,14 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path, PurePath
+from uuid import UUID
 
 from knowledge.ingestion import sandbox_wire as wire
 from knowledge.ingestion.formats.base import ParsedDocument, ParseError, ParseLimits
 from knowledge.ingestion.parse import is_read_by_native_code, recognise_document
-from knowledge.ingestion.sandbox_child import ENDED, EXIT_MEMORY, NEXT, NOTICE, READY
+from knowledge.ingestion.sandbox_child import AGAIN, ENDED, EXIT_MEMORY, NEXT, NOTICE, READY
 
 _ROOT = Path(__file__).resolve().parent.parent.parent
 # What the nursery runs; its one argument is the number of its socket.
@@ -39,10 +41,8 @@ _START_SECONDS = 60.0
 _NOTICE_SECONDS = 30.0
 _TICK_SECONDS = 0.5
 _PIECE = 1 << 20
-_SHARED_DOCUMENTS, _SHARED_BYTES = (
-    100,
-    1 << 20,
-)  # a child is shared by so many documents, each up to this size
+# A child is shared by so many documents, each up to this size.
+_SHARED_DOCUMENTS, _SHARED_BYTES = 100, 1 << 20
 _IDLE = 2  # nurseries kept; more are made when more threads parse at once
 
 
@@ -61,11 +61,13 @@ def parse_in_sandbox(
     data: bytes,
     filename: str,
     limits: ParseLimits = ParseLimits(),  # noqa: B008
+    tenant_id: UUID | None = None,
     on_tick: Callable[[], None] = lambda: None,
 ) -> ParsedDocument:
     """As parse_document, in a process of its own.
 
     Args:
+        tenant_id: whose document it is: it shares a process with no other tenant's.
         on_tick: called about every half second meanwhile; may raise to end the work, which kills the child.
 
     Raises:
@@ -74,25 +76,36 @@ def parse_in_sandbox(
     """
     name = PurePath(filename).name
     media_type = recognise_document(data=data, filename=name, limits=limits)
+    work = _Work(data, name, media_type, limits, tenant_id, is_read_by_native_code(name))
     try:
-        return _parse_with(_take_nursery(), data, name, limits, media_type, on_tick)
+        return _parse_with(_take_nursery(), work, on_tick)
     except SandboxError:  # a nursery that was ended from outside is no fault of the document's
-        return _parse_with(_Nursery(), data, name, limits, media_type, on_tick)
+        return _parse_with(_Nursery(), work, on_tick)
 
 
-def _parse_with(
-    nursery: _Nursery,
-    data: bytes,
-    filename: str,
-    limits: ParseLimits,
-    media_type: str,
-    on_tick: Callable[[], None],
-) -> ParsedDocument:
+@dataclass(frozen=True)
+class _Work:
+    """A document to be parsed."""
+
+    data: bytes
+    filename: str
+    media_type: str
+    limits: ParseLimits
+    tenant_id: UUID | None
+    is_native: bool
+
+
+def _parse_with(nursery: _Nursery, work: _Work, on_tick: Callable[[], None]) -> ParsedDocument:
     try:
-        channel = nursery.await_child(limits, on_tick)
-        parsed = nursery.parse(
-            channel, data=data, filename=filename, limits=limits, media_type=media_type, on_tick=on_tick
-        )
+        channel = nursery.await_child(work, on_tick)
+        shared = nursery.taken > 0
+        try:
+            parsed = nursery.parse(channel, work, on_tick)
+        except ParseError as error:
+            if not (shared and error.code in ("crashed", "out_of_memory")):
+                raise
+            # It may be what an earlier document left: judged by itself, in a child of its own.
+            parsed = nursery.parse(nursery.await_child(work, on_tick), work, on_tick)
     except ParseError:
         _keep_nursery(nursery)
         raise
@@ -124,35 +137,25 @@ class _Nursery:
             raise SandboxError(f"No process to parse documents in could be started: {error}.") from error
         self._control = ours
         self._warm: socket.socket | None = None  # the socket of a child that may take another document
-        self._taken = 0  # documents that it has taken
-        self._limits = ParseLimits()
+        self.taken = 0  # documents that it has taken
+        self._shared_by: tuple[ParseLimits, UUID | None] = (ParseLimits(), None)
         self.is_usable = self._ask()
 
-    def parse(
-        self,
-        channel: socket.socket,
-        *,
-        data: bytes,
-        filename: str,
-        limits: ParseLimits,
-        media_type: str,
-        on_tick: Callable[[], None],
-    ) -> ParsedDocument:
-        self._taken += 1
+    def parse(self, channel: socket.socket, work: _Work, on_tick: Callable[[], None]) -> ParsedDocument:
+        filename, limits = work.filename, work.limits
+        self.taken += 1
         keep = False
         try:
             talk = _Talk(channel, seconds=limits.wall_seconds, on_tick=on_tick)
             try:
-                talk.send(wire.write_request(filename=filename, size=len(data), limits=limits))
-                talk.send(data)
+                talk.send(wire.write_request(filename=filename, size=len(work.data), limits=limits))
+                talk.send(work.data)
                 kind, sizes = wire.read_sizes(bytes(talk.receive(wire.ANSWER.size)), limits=limits)
                 parts = [talk.receive(size) for size in sizes]
-                keep = (
-                    len(data) <= _SHARED_BYTES
-                    and self._taken < _SHARED_DOCUMENTS
-                    and not is_read_by_native_code(filename)
-                )
-                return wire.read_answer(kind, parts, media_type=media_type)
+                is_light = talk.receive(1) == AGAIN
+                parsed = wire.read_answer(kind, parts, media_type=work.media_type)
+                keep = is_light and _may_share(work) and self.taken < _SHARED_DOCUMENTS
+                return parsed
             except _ChildGone:
                 raise self._explain_end(filename, limits) from None
             except TimeoutError:
@@ -175,10 +178,10 @@ class _Nursery:
                 ) from None
         finally:
             if keep and self.is_usable:
-                self._warm, self._limits = channel, limits
+                self._warm, self._shared_by = channel, (limits, work.tenant_id)
             else:
                 channel.close()
-                self._warm, self._taken = None, 0
+                self._warm, self.taken = None, 0
                 self.is_usable = self.is_usable and self._ask()
 
     def is_alive(self) -> bool:
@@ -209,13 +212,14 @@ class _Nursery:
             return False
         return True
 
-    def await_child(self, limits: ParseLimits, on_tick: Callable[[], None]) -> socket.socket:
+    def await_child(self, work: _Work, on_tick: Callable[[], None]) -> socket.socket:
         """The socket of a child that waits for a document."""
-        if self._warm and self._limits == limits:
+        # The limits of a child are hard ones: no other document may have more.
+        if self._warm and _may_share(work) and self._shared_by == (work.limits, work.tenant_id):
             return self._warm
-        if self._warm:  # its limits are hard ones: no other document may have more
+        if self._warm:
             self._warm.close()
-            self._warm, self._taken = None, 0
+            self._warm, self.taken = None, 0
             self.is_usable = self._ask()
         talk = _Talk(self._control, seconds=_START_SECONDS, on_tick=on_tick)
         while True:
@@ -262,6 +266,10 @@ class _Nursery:
             "crashed",
             f"The reader of {filename} crashed ({how}): save it again from the program that made it.",
         )
+
+
+def _may_share(work: _Work) -> bool:
+    return not work.is_native and len(work.data) <= _SHARED_BYTES
 
 
 class _Talk:

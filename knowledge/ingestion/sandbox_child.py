@@ -1,4 +1,4 @@
-"""The processes in which documents are parsed: a nursery that never sees a document, and a child for each one.
+"""The processes in which documents are parsed: a nursery that never sees a document, and a child for each one or a few.
 
 The nursery imports the parsers once, gives up what it will not need, and then does nothing but fork. A child is
 born before it is needed and lives until its parent closes the socket to it.
@@ -31,6 +31,9 @@ NEXT = b"N"
 NOTICE = struct.Struct("=ciq")
 READY, ENDED = b"R", b"E"
 EXIT_MEMORY = 77
+# After an answer: whether the child may take another document, or holds too much memory for that.
+AGAIN, ENOUGH = b"A", b"E"
+_ENOUGH_BYTES = 200 << 20
 _NICENESS = 5
 _ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -132,6 +135,8 @@ def _parse_all(channel: socket.socket) -> None:
         filename = _receive(channel, name_size).decode()
         for part in _parse_one(bytes(_receive(channel, size)), filename=filename, limits=limits):
             channel.sendall(part)
+        held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        channel.sendall(AGAIN if held < _ENOUGH_BYTES else ENOUGH)
 
 
 def _parse_one(data: bytes, *, filename: str, limits: ParseLimits) -> list[bytes]:

@@ -7,6 +7,7 @@ import sys
 import textwrap
 import threading
 import time
+import uuid
 from contextlib import suppress
 from pathlib import Path
 
@@ -138,6 +139,41 @@ def test_only_what_python_alone_reads_may_share_a_process(evil_child, filename, 
     assert len({one.title for one in parsed}) == children
     assert [one.text for one in parsed] == (["0", "0", "0"] if children == 3 else ["0", "1", "2"])
     assert len(sandbox._idle) == 1
+
+
+COUNT = """
+    seen = getattr(p, "seen", 0)
+    p.seen = seen + 1
+    return p.ParsedDocument("", f"{seen}", "x/y", (), (), ())
+"""
+
+
+def test_no_process_is_shared_with_another_tenant_native_code_or_after_a_failure(evil_child):
+    ours, theirs = uuid.uuid4(), uuid.uuid4()
+
+    def seen_before(tenant_id, filename="a.md", body=COUNT):
+        data = textwrap.indent(textwrap.dedent(body), "    ").encode()
+        return parse_in_sandbox(data=data, filename=filename, tenant_id=tenant_id).text
+
+    close_sandboxes()
+    assert [seen_before(ours), seen_before(ours)] == ["0", "1"]
+    assert [seen_before(theirs), seen_before(ours)] == ["0", "0"]
+    assert [seen_before(ours), seen_before(ours, "a.html"), seen_before(ours)] == ["1", "0", "0"]
+    with pytest.raises(ParseError, match="KeyError"):
+        seen_before(ours, body="p.seen = 5\nreturn {}['x']")
+    assert seen_before(ours) == "0"
+    assert seen_before(ours, body="x = b'x' * (250 << 20)" + COUNT.replace("    ", "")) == "1"
+    assert seen_before(ours) == "0"
+
+
+def test_what_one_document_leaves_in_a_shared_process_fails_no_other(evil_child):
+    mine = "import os, signal\nif getattr(p, 'mine', 0): os.abort()\np.mine = 1\n"
+    close_sandboxes()
+    assert evil_child(mine + HELLO, "a.md").text == "good"
+    # It steps on what the first one left, and is read in a child of its own.
+    assert evil_child(mine + HELLO, "b.md").text == "good"
+    with pytest.raises(ParseError, match="SIGABRT"):
+        evil_child("import os; os.abort()", "c.md")
 
 
 def test_the_child_has_neither_django_nor_torch_nor_our_environment(evil_child, monkeypatch):
