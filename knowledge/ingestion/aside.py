@@ -23,7 +23,7 @@ class Aside:
     def __init__(self, *, look_round: Callable[[], None]) -> None:
         self._look_round = look_round
         self._calls: SimpleQueue[tuple[Callable[[], Any], list[Any], threading.Event] | None] = SimpleQueue()
-        self._left_alone = False
+        self.is_left_alone = False  # a call goes on that nobody waits for
         # In a test's own transaction another connection could not see the rows.
         self._thread: threading.Thread | None = None
         if not connection.in_atomic_block:
@@ -44,7 +44,7 @@ class Aside:
             while not done.wait(TICK_SECONDS):
                 self._look_round()
         except BaseException:
-            self._left_alone = True
+            self.is_left_alone = True
             raise
         if isinstance(answer[1], BaseException):
             raise answer[1]
@@ -56,7 +56,7 @@ class Aside:
         if self._thread is None:
             last()
             return
-        if not self._left_alone:
+        if not self.is_left_alone:
             try:
                 self.call(last)
             finally:

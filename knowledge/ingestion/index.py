@@ -1,10 +1,11 @@
 """The only code that writes chunks: parse → chunk → diff → embed what is new → swap in one transaction."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property, partial
+from typing import TypeVar
 from uuid import UUID
 
 from django.utils import timezone
@@ -23,6 +24,7 @@ from ragsite.core.observability import INGESTED
 from tenants.scope import atomic, on_commit, require_tenant_id
 
 INSERT_BATCH = 200
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,8 @@ def index_document(
     original: Original,
     embedder: Embedder,
     on_progress: Callable[[float], None] = lambda share: None,
-    before_swap: Callable[[], None] = lambda: None,
+    before_commit: Callable[[], None] = lambda: None,
+    between: Callable[[], None] = lambda: None,
     title: str = "",
 ) -> IndexResult:
     """Indexes a document's new content. Readers see the old chunks or the new, never half.
@@ -115,8 +118,8 @@ def index_document(
     Args:
         document: its row; ``collection`` is read for the language.
         title: replaces the title found in the file.
-        on_progress: called with the share done, 0–1, in every step and between batches; may raise to end the work.
-        before_swap: called first inside the swap's transaction; may raise to forbid the swap.
+        on_progress: called with the share done, 0–1, in every step before the swap; may raise to end the work.
+        before_commit, between: as ``swap_documents``.
 
     Raises:
         ParseError: the file cannot be read; the document's old chunks stay.
@@ -131,8 +134,8 @@ def index_document(
     )
     swap_documents(
         prepared=[prepared],
-        before_swap=before_swap,
-        on_progress=lambda share: on_progress(0.95 + 0.05 * share),
+        before_commit=before_commit,
+        between=between,
     )
     return prepared.result
 
@@ -176,7 +179,10 @@ def prepare_document(
         old = list(chunks.values_list("id", "content_hash"))
     diff = diff_chunks(old=old, new=list(zip(spans, hashes, strict=True)))
     on_progress(0.1)
-    rows = _rows_of(title=title, language=language, spans=diff.added, hashes=hashes)
+    rows = []
+    for row in _rows_of(title=title, language=language, spans=diff.added, hashes=hashes):
+        on_progress(0.1)
+        rows.append(row)
     return Prepared(
         document=document,
         original=original,
@@ -191,17 +197,18 @@ def prepare_document(
 def swap_documents(
     *,
     prepared: Sequence[Prepared],
-    before_swap: Callable[[], None] = lambda: None,
-    on_progress: Callable[[float], None] = lambda share: None,
+    before_commit: Callable[[], None] = lambda: None,
+    between: Callable[[], None] = lambda: None,
 ) -> None:
     """Puts documents' new chunks in the place of the old ones, in one transaction. All vectors are stored already.
 
     Args:
-        before_swap, on_progress: as ``index_document``; raised from either, nothing is changed.
+        before_commit: called last inside the transaction; may raise to forbid the swap.
+        between: called between its statements; may raise to end the work, and writes nothing, since a lock that it took
+            would be held until the end.
     """
     replaced: list[str] = []
     with atomic():
-        before_swap()
         known = [each.document.pk for each in prepared if not each.document._state.adding]
         rows = {
             row.pk: row
@@ -217,42 +224,49 @@ def swap_documents(
                 new.append(current)
             else:
                 current.save(update_fields=CONTENT)
-                Chunk.objects.filter(id__in=list(each.diff.removed)).delete()
-                _move_kept(document=current, kept=each.diff.kept)
+                for ids in _batches(each.diff.removed, between):
+                    Chunk.objects.filter(id__in=ids).delete()
+                _move_kept(document=current, kept=each.diff.kept, between=between)
                 if old_name not in ("", each.original.stored_name):
                     replaced.append(old_name)
             chunks += _chunks_of(document=current, rows=each.rows)
         Document.objects.bulk_create(new, batch_size=INSERT_BATCH)
         for tags in {tuple(chunk.tags) for chunk in chunks} | {tuple(row.tags) for row in rows.values()}:
             note_tags(tags)
-        for begin in range(0, len(chunks), INSERT_BATCH):
-            Chunk.objects.bulk_create(chunks[begin : begin + INSERT_BATCH])
-            on_progress(begin / len(chunks))
+        for batch in _batches(chunks, between):
+            Chunk.objects.bulk_create(batch)
+        before_commit()
         note_changes(documents=[each.document.pk for each in prepared])
         for name in replaced:
             on_commit(partial(delete_original, tenant_id=require_tenant_id(), stored_name=name))
     INGESTED.labels("success").inc(len(prepared))
 
 
-def _rows_of(*, title: str, language: str, spans: Sequence[ChunkSpan], hashes: Sequence[str]) -> list[_Row]:
-    rows = []
+def _rows_of(
+    *, title: str, language: str, spans: Sequence[ChunkSpan], hashes: Sequence[str]
+) -> Iterator[_Row]:
     for span in spans:
         text = embedded_text(title=title, heading_path=span.heading_path, text=span.text)
-        rows.append(
-            _Row(
-                span=span,
-                content_hash=hashes[span.ordinal],
-                text=text,
-                hash=text_hash(text),
-                terms=pack_terms(
-                    count_terms(chunk_words(title, span.heading_path, span.text), language=language)
-                ),
-            )
+        yield _Row(
+            span=span,
+            content_hash=hashes[span.ordinal],
+            text=text,
+            hash=text_hash(text),
+            terms=pack_terms(
+                count_terms(chunk_words(title, span.heading_path, span.text), language=language)
+            ),
         )
-    return rows
 
 
-def _move_kept(*, document: Document, kept: Sequence[tuple[ChunkSpan, UUID]]) -> None:
+def _batches(items: Sequence[Item], between: Callable[[], None]) -> Iterator[Sequence[Item]]:
+    for begin in range(0, len(items), INSERT_BATCH):
+        between()
+        yield items[begin : begin + INSERT_BATCH]
+
+
+def _move_kept(
+    *, document: Document, kept: Sequence[tuple[ChunkSpan, UUID]], between: Callable[[], None]
+) -> None:
     moved = [
         Chunk(
             id=chunk_id,
@@ -265,9 +279,8 @@ def _move_kept(*, document: Document, kept: Sequence[tuple[ChunkSpan, UUID]]) ->
         )
         for span, chunk_id in kept
     ]
-    Chunk.objects.bulk_update(
-        moved, ["ordinal", "start", "end", "page", "tags", "collection"], batch_size=INSERT_BATCH
-    )
+    for batch in _batches(moved, between):
+        Chunk.objects.bulk_update(batch, ["ordinal", "start", "end", "page", "tags", "collection"])
 
 
 def _chunks_of(*, document: Document, rows: Sequence[_Row]) -> list[Chunk]:

@@ -185,7 +185,10 @@ class JobRun:
             listed.append(what)
 
     def lock(self) -> None:
-        """Inside the transaction of a swap: holds the job's row, so that nobody takes it over meanwhile.
+        """Last in a transaction: holds the job's row, so that nobody takes it over before the commit.
+
+        Not sooner: who cancels writes that row, and so does the heart. After the documents' rows and before the corpus's,
+        or two workers might wait for each other.
 
         Raises:
             JobLost: somebody has.

@@ -173,7 +173,8 @@ def _index_stored(*, run: JobRun, document_id: UUID, embedder: Embedder, alone: 
             ),
             embedder=embedder,
             on_progress=tell,
-            before_swap=run.lock,
+            before_commit=run.lock,
+            between=lambda: run.check(now=True),
             title=document.given_title,
         )
     except (ParseError, FileNotFoundError) as error:

@@ -2,9 +2,6 @@
 
 import hashlib
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from itertools import islice
 from pathlib import PurePosixPath
 from typing import Any
 from uuid import UUID
@@ -32,8 +29,8 @@ from knowledge.ingestion.known import BATCH, Known, effective_tags
 from knowledge.ingestion.names import file_name
 from knowledge.ingestion.parse import ParseError
 from knowledge.ingestion.queue import Turn
+from knowledge.ingestion.reading import list_items, open_source
 from knowledge.ingestion.sources.base import SourceConnector, SourceError, SourceItem
-from knowledge.ingestion.sources.connect import connect
 from knowledge.ingestion.storage import delete_original, store_original
 from knowledge.models import Document, Source
 from ragsite.core.config import config
@@ -46,7 +43,6 @@ BATCH_CHUNKS = 100
 BATCH_DOCUMENTS = 50
 BATCH_BYTES = 20 * 2**20
 BATCH_SECONDS = 10.0
-LISTED_AT_ONCE = 500
 # So many failures in a row, and it is the source that is away, not the documents.
 AWAY_AFTER = 10
 KILLS = "A worker died at this document again and again: it is passed over until somebody has it tried again."
@@ -69,8 +65,8 @@ def sync_source(
         JobCancelled, JobLost, JobGivesWay: what was done so far stays.
     """
     run.report(step="listing")
-    with _reading(source, run) as (aside, connector):
-        items = _list_items(aside, connector)
+    with open_source(source=source, look_round=run.report) as (aside, connector):
+        items = list_items(aside=aside, connector=connector)
         if turn is not None:
             turn.has_listed()
         known = Known(source=source, items=items, started=run.job.started_at or timezone.now())
@@ -97,33 +93,6 @@ def sync_source(
     _delete_gone(source=source, documents=list(known.vanished.values()), run=run)
     known.forget_letters()
     Source.objects.filter(pk=source.pk).update(last_synced_at=timezone.now(), state=state)
-
-
-@contextmanager
-def _reading(source: Source, run: JobRun) -> Iterator[tuple[Aside, SourceConnector]]:
-    aside = Aside(look_round=run.report)
-    manager = connect(source)
-
-    def leave() -> None:
-        manager.__exit__(None, None, None)
-
-    try:
-        connector = aside.call(manager.__enter__)
-    except BaseException:
-        aside.close(lambda: None)
-        raise
-    try:
-        yield aside, connector
-    finally:
-        aside.close(leave)
-
-
-def _list_items(aside: Aside, connector: SourceConnector) -> list[SourceItem]:
-    listing = aside.call(connector.list_items)
-    items: dict[str, SourceItem] = {}
-    while more := aside.call(lambda: list(islice(listing, LISTED_AT_ONCE))):
-        items |= {item.uri: item for item in more}
-    return list(items.values())
 
 
 class _Sync:
@@ -220,7 +189,9 @@ class _Sync:
         try:
             store_vectors(texts=texts, embedder=self.embedder, on_progress=lambda share: self._look(now=True))
             swap_documents(
-                prepared=prepared, before_swap=self.run.lock, on_progress=lambda share: self._look(now=True)
+                prepared=prepared,
+                before_commit=self.run.lock,
+                between=lambda: self.run.check(now=True),
             )
         except DatabaseError:
             raise  # a commit whose answer is lost may have gone through: what is in use is looked up later
@@ -269,12 +240,13 @@ class _Sync:
         from_name = document.title == make_title(old.name) and not document.given_title
         is_all = old.suffix == new.suffix and (old.name == new.name or not from_name)
         with atomic():
-            self.run.lock()
             record_event(action="document.move", target=document, detail={"from": str(old), "to": item.uri})
             document.uri = item.uri
             if is_all:
                 document.fingerprint = item.fingerprint
                 document.save(update_fields=["uri", "fingerprint", "updated_at"])
+            self.run.lock()
+            if is_all:
                 note_changes(documents=[document.pk])  # its path is shown beside passages
         self.run.list_change("moved", {"from": str(old), "to": item.uri})
         if is_all:
@@ -398,12 +370,12 @@ def _delete_gone(*, source: Source, documents: list[Document], run: JobRun) -> N
         batch = documents[begin : begin + BATCH]
         ids: list[UUID] = [document.pk for document in batch]
         with atomic():
-            run.lock()
             Document.objects.filter(pk__in=ids).update(deleted_at=timezone.now())
-            note_changes(documents=ids)
             for document in batch:
                 detail: dict[str, Any] = {"title": document.title, "source": source.name}
                 record_event(action="document.delete", target=document, detail=detail)
+            run.lock()
+            note_changes(documents=ids)
         for document in batch:
             run.list_change("deleted", document.uri)
         run.report(deleted=len(ids))

@@ -55,6 +55,10 @@ class SourceConnector(Protocol):
         """What the next sync should know (JSON); kept with the source once this one has gone through."""
         ...
 
+    def stop(self) -> None:
+        """Called while another thread lists or fetches: nobody waits for that any more, and it should end soon."""
+        ...
+
     def close(self) -> None:
         """Gives back what it holds: processes, connections, temporary files."""
         ...

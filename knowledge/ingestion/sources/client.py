@@ -1,5 +1,6 @@
 """Asks places that a tenant named, within bounds, and only where the guard lets it go."""
 
+import threading
 import time
 import zlib
 from collections.abc import Callable, Mapping
@@ -54,6 +55,7 @@ class GuardedClient:
         ports: frozenset[int] = WEB_PORTS,
     ) -> None:
         self._transport = GuardedTransport(ports=ports)
+        self._stopped = threading.Event()
         self._authorization = authorization
         self._owner = origin_of(owner) if owner is not None else None
         self._client = httpx2.Client(
@@ -66,6 +68,18 @@ class GuardedClient:
 
     def close(self) -> None:
         self._client.close()
+
+    def stop(self) -> None:
+        """From another thread: ends a pause at once, and lets no request begin any more."""
+        self._stopped.set()
+
+    def pause(self, seconds: float) -> None:
+        """
+        Raises:
+            SourceError: stopped meanwhile.
+        """
+        if self._stopped.wait(max(0.0, seconds)):
+            raise SourceError("Nobody waits for this any more.", permanent=False)
 
     def request(
         self,
@@ -92,6 +106,7 @@ class GuardedClient:
             TooLarge: the body is larger than ``max_bytes``.
             SourceError: no answer, or none in time; not permanent.
         """
+        self.pause(0)
         self._transport.deadline.at = time.monotonic() + seconds
         target = read_url(str(url))
         try:

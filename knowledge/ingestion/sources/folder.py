@@ -91,6 +91,9 @@ class FolderConnector:
     def state(self) -> dict[str, Any]:
         return {}
 
+    def stop(self) -> None:
+        """Nothing takes long."""
+
     def close(self) -> None:
         """Nothing is held."""
 

@@ -76,6 +76,8 @@ class Git:
     password: str = field(default="", repr=False)
     ssh: str = ""
     hidden: Sequence[str] = field(default=(), repr=False)
+    _under_way: set["Running"] = field(default_factory=set, init=False, repr=False)
+    _is_stopped: bool = field(default=False, init=False)
 
     def environment(self) -> dict[str, str]:
         found = {
@@ -125,10 +127,23 @@ class Git:
             start_new_session=True,
         )
         running = Running(process, self)
+        self._under_way.add(running)
         try:
+            self._check_wanted()  # only now: whoever stops later finds it
             yield running
         finally:
+            self._under_way.discard(running)
             running.kill()
+
+    def stop(self) -> None:
+        """From another thread: ends what is under way, and lets nothing begin any more."""
+        self._is_stopped = True
+        for running in list(self._under_way):
+            running.stop()
+
+    def _check_wanted(self) -> None:
+        if self._is_stopped:
+            raise SourceError("Nobody waits for this any more.", permanent=False)
 
     def run(
         self,
@@ -203,7 +218,7 @@ class Running:
         Raises:
             SourceError: it did.
         """
-        timer = threading.Timer(seconds, self._stop)
+        timer = threading.Timer(seconds, self.stop)
         timer.daemon = True
         timer.start()
         try:
@@ -216,7 +231,7 @@ class Running:
         if self._too_late:
             raise SourceError(f"The git server did not answer within {seconds:.0f} s.", permanent=False)
 
-    def _stop(self) -> None:
+    def stop(self) -> None:
         self._too_late = True
         self._end_session()  # whoever reads sees the end of the output
 

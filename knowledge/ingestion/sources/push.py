@@ -26,6 +26,9 @@ class PushConnector:
     def state(self) -> dict[str, Any]:
         return {}
 
+    def stop(self) -> None:
+        """Nothing takes long."""
+
     def close(self) -> None:
         """Nothing is held."""
 

@@ -204,6 +204,9 @@ class S3Connector:
     def state(self) -> dict[str, Any]:
         return {}
 
+    def stop(self) -> None:
+        self._client.stop()
+
     def close(self) -> None:
         self._client.close()
 

@@ -18,12 +18,12 @@ import structlog
 from knowledge.ingestion.names import media_type_name
 from knowledge.ingestion.sources.base import SourceError, SourceItem
 from knowledge.ingestion.sources.client import Fetched, GuardedClient, TooLarge
-from knowledge.ingestion.sources.guard import Refused, origin_of, read_url
+from knowledge.ingestion.sources.guard import Refused, read_url
 from knowledge.ingestion.sources.robots import Robots, read_robots
 from knowledge.ingestion.sources.sitemap import MAX_BYTES, MAX_SITEMAPS, read_sitemap
 from knowledge.ingestion.sources.spool import Spool
 from knowledge.ingestion.sources.web_page import PageFacts, in_utf8, is_wanted, read_page
-from knowledge.ingestion.sources.web_scope import MAX_QUERIES_PER_PATH, Scope, WebOptions
+from knowledge.ingestion.sources.web_scope import MAX_QUERIES_PER_PATH, Scope, WebOptions, bare_host
 from knowledge.ingestion.sources.web_state import Known, read_state, write_state
 from ragsite.core.config import config
 
@@ -190,6 +190,9 @@ class WebConnector:
             return {}
         return write_state(self._pages, self._options)
 
+    def stop(self) -> None:
+        self._client.stop()
+
     def close(self) -> None:
         self._client.close()
         self._spool.close()
@@ -211,7 +214,7 @@ class WebConnector:
             if not answer.location:
                 break
             target = read_url(answer.location).copy_with(fragment=None)
-            if _bare_host(target) != _bare_host(self._start):
+            if bare_host(target) != bare_host(self._start):
                 raise SourceError(
                     f"The address redirects to {target.host}: enter the address there, or credentials if it is a "
                     "sign-in.",
@@ -258,7 +261,7 @@ class WebConnector:
             seen.add(address)
             for kind, found in read_sitemap(self._read_whole_sitemap(address)):
                 if kind == "sitemap":
-                    if _bare_host(read_url(found)) == _bare_host(self._start):
+                    if bare_host(read_url(found)) == bare_host(self._start):
                         queue.append(found)
                 else:
                     clean = self._scope.clean(found)
@@ -373,7 +376,7 @@ class WebConnector:
         answer = self._ask(address, self._conditions(address))
         wait = answer.headers.get("Retry-After", "")
         if answer.status in (429, 503) and wait.isdigit() and int(wait) <= PAGE_SECONDS:
-            time.sleep(int(wait))
+            self._client.pause(int(wait))
             answer = self._ask(address, self._conditions(address))
         return answer
 
@@ -392,9 +395,5 @@ class WebConnector:
 
     def _pause(self) -> None:
         delay = max(self._options.delay, self._robots.delay)
-        time.sleep(max(0.0, self._last_request + delay - time.monotonic()))
+        self._client.pause(self._last_request + delay - time.monotonic())
         self._last_request = time.monotonic()
-
-
-def _bare_host(url: httpx2.URL) -> str:
-    return origin_of(url)[1].removeprefix("www.")

@@ -168,3 +168,8 @@ class Scope:
         if include and not any(one.match(text) or one.match(path) for one in include):
             return False
         return not any(one.match(text) or one.match(path) for one in exclude)
+
+
+def bare_host(url: httpx2.URL) -> str:
+    """A site's name without the www. that many answer to as well."""
+    return origin_of(url)[1].removeprefix("www.")

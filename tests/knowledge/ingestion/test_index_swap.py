@@ -86,7 +86,7 @@ def test_a_file_that_cannot_be_read_leaves_everything(document: Document) -> Non
     with pytest.raises(ParseError):
         index(document, b"  \n")
     with pytest.raises(RuntimeError):
-        index(document, text_of({"x": "y"}), before_swap=lambda: (_ for _ in ()).throw(RuntimeError()))
+        index(document, text_of({"x": "y"}), before_commit=lambda: (_ for _ in ()).throw(RuntimeError()))
     assert rows_of(document) == before
 
 

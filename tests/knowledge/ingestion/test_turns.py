@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from django.db import IntegrityError, connections, transaction
 
+from knowledge.ingestion import index
 from knowledge.ingestion.jobs import cancel_job, create_job, retry_job, start_sync_job
 from knowledge.ingestion.queue import next_job, queue_depths
 from knowledge.ingestion.run import run_claimed_job, serve_next_job
@@ -199,8 +200,20 @@ class Slow:
 
         return CountingEmbedder(before_batch=wait)
 
+    def swapping(self) -> CountingEmbedder:
+        real = index.Chunk.objects.bulk_create
 
-@pytest.mark.parametrize("step", ["listing", "fetching", "cutting", "embedding"])
+        def call(chunks: Any) -> Any:
+            self.reached.set()
+            time.sleep(0.5)
+            return real(chunks)
+
+        self._patch.setattr(index, "INSERT_BATCH", 5)
+        self._patch.setattr(index.Chunk.objects, "bulk_create", call)
+        return CountingEmbedder()
+
+
+@pytest.mark.parametrize("step", ["listing", "fetching", "cutting", "embedding", "swapping"])
 def test_cancelled_within_two_seconds(
     step: str, tmp_path: Path, shared: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,7 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -82,7 +82,7 @@ class GitSite:
         token: asked for as a password; empty: everybody may read.
         requests: ``(method, path with query, user, body)`` of each.
         answer: instead of git's, ``(status, headers, body)``.
-        delay: seconds before each answer.
+        delay, delay_fetch: seconds before each answer, and before objects are sent.
     """
 
     root: Path
@@ -91,6 +91,7 @@ class GitSite:
     requests: list[tuple[str, str, str, bytes]] = field(default_factory=list)
     answer: tuple[int, dict[str, str], bytes] | None = None
     delay: float = 0
+    delay_fetch: float = 0
     cut_after: int = 0
 
     def fetches(self) -> list[bytes]:
@@ -139,7 +140,7 @@ def git_site(root: Path) -> Iterator[GitSite]:
 
                 seen = gzip.decompress(body)
             site.requests.append((self.command, self.path, user, seen))
-            time.sleep(site.delay)
+            time.sleep(site.delay + (site.delay_fetch if b"command=fetch" in seen else 0))
             if site.answer is not None:
                 status, headers, text = site.answer
                 return self._send(status, headers, text)
@@ -174,7 +175,8 @@ def git_site(root: Path) -> Iterator[GitSite]:
                 self.wfile.flush()
                 self.connection.close()
                 return
-            self.wfile.write(text)
+            with suppress(ConnectionError):  # who asked has turned away
+                self.wfile.write(text)
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True

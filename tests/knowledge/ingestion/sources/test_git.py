@@ -14,9 +14,10 @@ import pytest
 
 from knowledge.ingestion.parse import ParseError
 from knowledge.ingestion.sources.base import SourceError, SourceItem
-from knowledge.ingestion.sources.git import GitConnector, GitCredentials, GitOptions, explain, fit_together
+from knowledge.ingestion.sources.git import GitConnector, explain
 from knowledge.ingestion.sources.git_address import check_private_key, read_address
 from knowledge.ingestion.sources.git_clone import clones_folder
+from knowledge.ingestion.sources.git_options import GitCredentials, GitOptions, fit_together
 from tests.knowledge.ingestion.sources.git_servers import (
     GitSite,
     Repository,

@@ -1,0 +1,51 @@
+"""A source that is read in a thread of its own, so that whoever waits for it can turn away at once."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+
+from knowledge.ingestion.aside import Aside
+from knowledge.ingestion.sources.base import SourceConnector, SourceItem
+from knowledge.ingestion.sources.connect import connect
+from knowledge.models import Source
+
+LISTED_AT_ONCE = 500
+
+
+@contextmanager
+def open_source(*, source: Source, look_round: Callable[[], None]) -> Iterator[tuple[Aside, SourceConnector]]:
+    """The connector of a source, and the thread that its calls are made in.
+
+    Args:
+        look_round: called about five times a second while a call lasts; what it raises ends the work: the call is told that
+            nobody waits for it any more, and the connector is closed after it.
+
+    Raises:
+        SourceError: as ``connect``.
+    """
+    aside = Aside(look_round=look_round)
+    manager = connect(source)
+
+    def leave() -> None:
+        manager.__exit__(None, None, None)
+
+    try:
+        connector = aside.call(manager.__enter__)
+    except BaseException:
+        aside.close(lambda: None)
+        raise
+    try:
+        yield aside, connector
+    finally:
+        if aside.is_left_alone:
+            connector.stop()
+        aside.close(leave)
+
+
+def list_items(*, aside: Aside, connector: SourceConnector) -> list[SourceItem]:
+    """Every document of a source; of several with the same path the last one."""
+    listing = aside.call(connector.list_items)
+    items: dict[str, SourceItem] = {}
+    while more := aside.call(lambda: list(islice(listing, LISTED_AT_ONCE))):
+        items |= {item.uri: item for item in more}
+    return list(items.values())
