@@ -17,6 +17,7 @@ from knowledge.ingestion.jobs import create_job
 from knowledge.ingestion.parse import ParseError
 from knowledge.ingestion.storage import delete_original, store_original
 from knowledge.models import Chunk, Collection, Corpus, Document, ExpiredItem, Job
+from knowledge.withdrawals import have_withdrawal_measured
 from ragsite.core.problems import FieldProblem, Problem
 from tenants.access import Principal
 from tenants.audit import record_by
@@ -277,6 +278,8 @@ def change_document(
             document.collection = collection
         document.save(update_fields=["title", "given_title", "tags", "collection", "updated_at"])
         retag_chunks(document=document)
+        if lost := sorted(set(before["tags"]) - set(document.tags)):
+            have_withdrawal_measured(document_id=document.pk, lost_tags=lost)
         after = {"title": document.title, "tags": document.tags, "collection": document.collection.slug}
         record_by(principal, "document.change", document, {"before": before, "after": after})
     return document
@@ -286,7 +289,7 @@ def delete_document(*, document: Document, principal: Principal | None = None) -
     """Takes a document out of every answer at once; it can be restored for 30 days."""
     with atomic():
         Document.objects.filter(pk=document.pk).update(deleted_at=timezone.now())
-        note_changes(documents=[document.pk])
+        note_changes(documents=[document.pk], withdrawn=True)
         record_by(principal, "document.delete", document, {"title": document.title})
 
 

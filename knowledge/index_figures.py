@@ -1,14 +1,17 @@
-"""How a tenant's index stands: sizes, vectors, freshness. Sums over documents, so that no chunk is read."""
+"""How a tenant's index stands, and how it has grown. Sums over documents, so that no chunk is read.
+
+All of it in the scope of the whole tenant: a scope of some tags would count its own documents alone.
+"""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from django.core.cache import cache
 from django.db.models import Count, Max, Q, Sum
 
 from knowledge.embedding.spaces import progress_of
-from knowledge.models import Collection, Corpus, Document, EmbeddingSpace
-from tenants.scope import require_tenant_id
+from knowledge.models import Collection, Corpus, Document, EmbeddingSpace, IndexDay
+from tenants.scope import require_tenant_id, unscoped
 
 REMEMBERED_SECONDS = 60
 
@@ -58,3 +61,48 @@ def read_spaces() -> list[tuple[EmbeddingSpace, dict[str, int]]]:
         stands = {str(space.pk): progress_of(space) for space in spaces}
         cache.set(key, stands, REMEMBERED_SECONDS)
     return [(space, stands[str(space.pk)]) for space in spaces]
+
+
+def note_index_day(*, now: datetime) -> None:
+    """Keeps how the index of the tenant in force stands, as the figures of the day; the last time of a day holds."""
+    figures = read_index_figures()
+    IndexDay.objects.bulk_create(
+        [
+            IndexDay(
+                day=now.date(),
+                documents=figures.documents,
+                chunks=figures.chunks,
+                original_bytes=figures.original_bytes,
+            )
+        ],
+        update_conflicts=True,
+        unique_fields=["tenant", "day"],
+        update_fields=["documents", "chunks", "original_bytes"],
+    )
+
+
+def read_growth(*, now: datetime, figures: IndexFigures, days: int = 90) -> list[IndexDay]:
+    """The days that are known of the last ``days``, oldest first; today as it stands now."""
+    since = now.date() - timedelta(days=days)
+    kept = IndexDay.objects.filter(day__gt=since, day__lt=now.date()).order_by("day")
+    today = IndexDay(
+        day=now.date(),
+        documents=figures.documents,
+        chunks=figures.chunks,
+        original_bytes=figures.original_bytes,
+    )
+    return [*kept, today]
+
+
+def read_sizes_of_all() -> dict[str, int]:
+    """``documents``, ``chunks`` and ``original_bytes`` of all tenants together; looked up once a minute."""
+    sizes: dict[str, int] | None = cache.get("sizes-of-all")
+    if sizes is None:
+        with unscoped(reason="measure the index"):
+            sizes = Document.objects.filter(deleted_at__isnull=True).aggregate(
+                documents=Count("pk"),
+                chunks=Sum("chunk_count", default=0),
+                original_bytes=Sum("size", default=0),
+            )
+        cache.set("sizes-of-all", sizes, REMEMBERED_SECONDS)
+    return sizes

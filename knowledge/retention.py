@@ -6,6 +6,7 @@ from typing import Any
 from django.db.models import Exists, OuterRef
 from django.db.models.functions import Coalesce
 
+from knowledge.embedding.spaces import drop_retired_spaces
 from knowledge.ingestion.index import note_changes
 from knowledge.ingestion.storage import delete_original, list_originals
 from knowledge.models import Chunk, Collection, Document, Embedding, ExpiredItem, Job
@@ -48,7 +49,7 @@ def _expire(documents: list[Document], *, now: datetime, days: int) -> None:
     ids = [document.pk for document in documents]
     with atomic():
         Document.objects.filter(pk__in=ids).update(deleted_at=now)
-        note_changes(documents=ids)
+        note_changes(documents=ids, withdrawn=True)
         ExpiredItem.objects.bulk_create(
             [
                 ExpiredItem(
@@ -70,8 +71,10 @@ def _expire(documents: list[Document], *, now: datetime, days: int) -> None:
 
 
 def clear_away(*, now: datetime) -> dict[str, int]:
-    """Removes vectors that no chunk has used for 30 days, originals that no row names, and jobs of long ago."""
+    """Removes vectors that no chunk has used for 30 days, originals that no row names, jobs of long ago, and models'
+    vectors that nothing was searched in for as long as one can switch back."""
     return {
+        "spaces": drop_retired_spaces(now=now),
         "vectors": _clear_vectors(now=now),
         "originals": _clear_originals(now=now),
         "jobs": _clear_jobs(now=now),

@@ -12,6 +12,8 @@ from knowledge.documents import erase_deleted
 from knowledge.embedding.base import EmbeddingError
 from knowledge.embedding.factory import embedder
 from knowledge.embedding.spaces import build_space
+from knowledge.evaluation.spaces import run_requested_comparison
+from knowledge.index_figures import note_index_day
 from knowledge.ingestion.jobs import (
     find_abandoned_jobs,
     give_up_on_job,
@@ -23,6 +25,7 @@ from knowledge.ingestion.run import run_claimed_job, serve_next_job
 from knowledge.models import EmbeddingSpace, Source
 from knowledge.retention import clear_away, expire_documents
 from knowledge.webhooks.callbacks import call_back, find_due_callbacks
+from knowledge.withdrawals import measure_withdrawal
 from tenants.models import Tenant
 from tenants.scope import scope, unscoped
 from tenants.tasks import TenantTask
@@ -107,9 +110,29 @@ def build_spaces() -> None:
                 logger.warning("space not built", tenant=str(tenant_id), reason=error.reason)
 
 
+@shared_task(name="knowledge.note_index_days")
+def note_index_days() -> None:
+    """Keeps, of every tenant, how its index stands today."""
+    for tenant_id in _tenants():
+        with scope(tenant_id=tenant_id, tags=None):
+            note_index_day(now=timezone.now())
+
+
+@shared_task(base=TenantTask, name="knowledge.measure_withdrawal")
+def measure_withdrawal_of(document_id: str, lost_tags: list[str] | None, begun: float) -> None:
+    """Measures how long a document could still be found."""
+    measure_withdrawal(document_id=document_id, lost_tags=lost_tags, begun=begun)
+
+
+@shared_task(base=TenantTask, name="knowledge.compare_space")
+def compare_space_on_set(space_id: str, set_id: str) -> None:
+    """Measures a space of vectors beside the one in use."""
+    run_requested_comparison(space_id=space_id, set_id=set_id)
+
+
 @shared_task(name="knowledge.clear_away")
 def clear_what_is_left() -> None:
-    """Removes, in every tenant, vectors, originals and jobs that nothing needs any more."""
+    """Removes, in every tenant, spaces, vectors, originals and jobs that nothing needs any more."""
     for tenant_id in _tenants():
         with scope(tenant_id=tenant_id, tags=None):
             clear_away(now=timezone.now())

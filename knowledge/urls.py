@@ -22,7 +22,7 @@ from knowledge.views.document_manage import (
     document_restore,
 )
 from knowledge.views.documents import documents_page
-from knowledge.views.index import index_page
+from knowledge.views.index import index_page, index_space
 from knowledge.views.jobs import job_cancel, job_page, job_retry, jobs_page
 from knowledge.views.role_preview import role_preview
 from knowledge.views.source_form import source_check, source_edit, source_new
@@ -81,5 +81,6 @@ urlpatterns = [
     path("roles/<uuid:id>/preview/", role_preview, name="role-preview"),
     path("search/why/", search_why, name="search-why"),
     path("index/", index_page, name="index"),
+    path("index/spaces/", index_space, name="index-space"),
     path("usage/questions/", usage_questions, name="usage-questions"),
 ]

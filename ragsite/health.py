@@ -18,11 +18,12 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from knowledge.embedding.base import EmbeddingError
 from knowledge.embedding.factory import embedder, is_loaded
+from knowledge.index_figures import read_sizes_of_all
 from knowledge.ingestion.queue import queue_depths
 from ragsite.celery import app
 from ragsite.core.config import config
 from ragsite.core.hops import run_db
-from ragsite.core.observability import QUEUE_DEPTH
+from ragsite.core.observability import INDEX_BYTES, INDEX_CHUNKS, INDEX_DOCUMENTS, QUEUE_DEPTH
 
 logger = structlog.get_logger(__name__)
 
@@ -132,6 +133,10 @@ async def metrics(request: HttpRequest) -> HttpResponse:
     with contextlib.suppress(DatabaseError):  # the other figures are told all the same
         for queue, depth in (await run_db(queue_depths)).items():
             QUEUE_DEPTH.labels(queue).set(depth)
+        sizes = await run_db(read_sizes_of_all)
+        INDEX_DOCUMENTS.set(sizes["documents"])
+        INDEX_CHUNKS.set(sizes["chunks"])
+        INDEX_BYTES.set(sizes["original_bytes"])
     return HttpResponse(generate_latest(), content_type=CONTENT_TYPE_LATEST)
 
 

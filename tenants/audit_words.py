@@ -36,6 +36,7 @@ ACTIONS: dict[str, str | Promise] = {
     "source.hook_rotate": _("made a new secret for a webhook"),
     "source.hook_delete": _("ended a webhook's secrets"),
     "embedding.start": _("began vectors of another model"),
+    "embedding.compare": _("had two embedding models compared"),
     "embedding.switch": _("changed the embedding model"),
     "embedding.drop": _("dropped a model's vectors"),
     "evaluation_set.create": _("made an evaluation set"),

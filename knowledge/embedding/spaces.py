@@ -2,11 +2,14 @@
 
 Vectors of two models cannot be compared, so a change of model is a migration of each tenant: the new space is built beside
 the active one while questions go on, compared with it, and put in its place in one transaction. The old one is kept, and
-kept filled, until it is dropped, so that the way back is one transaction too.
+kept filled, for ``KEPT_FOR``, so that the way back is one transaction too. All of it is work in the scope of the whole
+tenant: a scope of some tags sees no vectors.
 """
 
 import time
 from collections.abc import Callable
+from datetime import datetime, timedelta
+from enum import StrEnum
 from typing import Any
 
 import structlog
@@ -18,7 +21,7 @@ from knowledge.embedding.batching import embed_question_now
 from knowledge.embedding.factory import embedder, embedder_for
 from knowledge.embedding.store import fill_space
 from knowledge.ingestion.diff import embedded_text
-from knowledge.models import Chunk, Corpus, Embedding, EmbeddingSpace
+from knowledge.models import Chunk, Corpus, Embedding, EmbeddingSpace, EvaluationCase, EvaluationRun
 from ragsite.core.problems import Problem
 from tenants.access import Principal
 from tenants.audit import record_by
@@ -27,6 +30,19 @@ from tenants.scope import atomic, require_tenant_id
 logger = structlog.get_logger(__name__)
 
 READ_AT_ONCE = 256
+# How long one can switch back to a space that is not searched any more.
+KEPT_FOR = timedelta(days=30)
+
+
+class Compared(StrEnum):
+    """Whether a space was measured beside the one in use before it takes its place."""
+
+    NOT_ASKED = (
+        "not asked"  # it has been searched before, or nothing is: the way back, and the first, are free
+    )
+    NO_QUESTIONS = "no questions"  # the tenant holds no evaluation set with questions
+    MISSING = "missing"
+    MADE = "made"
 
 
 def active_model() -> str:
@@ -145,15 +161,45 @@ def build_space(
             return False
 
 
-def switch_space(*, space: EmbeddingSpace, principal: Principal | None = None) -> None:
-    """Searches the tenant in this space from now on; the one before stays, so that one can switch back.
+def comparison_of(space: EmbeddingSpace) -> EvaluationRun | None:
+    """The last measurement of this space beside another; ``compared_with`` is that of the other."""
+    runs = EvaluationRun.objects.filter(
+        trial=True, embedder=space.model, created_at__gte=space.created_at, compared_with__isnull=False
+    )
+    found: EvaluationRun | None = runs.select_related("evaluation_set", "compared_with").first()
+    return found
+
+
+def is_compared(space: EmbeddingSpace) -> Compared:
+    """Whether the space was measured beside the one that is searched now, where the tenant has questions for that."""
+    active = active_model()
+    if space.state != EmbeddingSpace.State.BUILDING or not active:
+        return Compared.NOT_ASKED
+    if not EvaluationCase.objects.exists():
+        return Compared.NO_QUESTIONS
+    run = comparison_of(space)
+    other = run.compared_with if run else None
+    return Compared.MADE if other is not None and other.embedder == active else Compared.MISSING
+
+
+def switch_space(
+    *, space: EmbeddingSpace, principal: Principal | None = None, without_comparison: bool = False
+) -> Compared:
+    """Searches the tenant in this space from now on; the one before stays for a while, so that one can switch back.
+
+    Args:
+        without_comparison: switch although the tenant has questions and the space was not measured with them.
+
+    Returns:
+        Whether it was compared; ``MISSING`` only where that was waived.
 
     Raises:
-        Problem: 409 while vectors are missing in it.
+        Problem: 409 while vectors are missing in it, or it was not compared.
     """
     with atomic():
         # First: whoever swaps chunks waits here, so that none comes in between looking and switching.
         Corpus.raise_version()
+        space.refresh_from_db()
         missing = count_missing(space)
         if missing:
             raise Problem(
@@ -161,13 +207,29 @@ def switch_space(*, space: EmbeddingSpace, principal: Principal | None = None) -
                 "not-built",
                 f"{missing} texts have no vector in {space.model} yet: let it be built first.",
             )
-        state = EmbeddingSpace.State
+        compared = is_compared(space)
+        if compared == Compared.MISSING and not without_comparison:
+            raise Problem(
+                409,
+                "not-compared",
+                f"{space.model} was not compared with {active_model()} on an evaluation set of this tenant:"
+                " compare them first, or switch without a comparison.",
+            )
+        now, state = timezone.now(), EmbeddingSpace.State
         before = EmbeddingSpace.objects.filter(state=state.ACTIVE).exclude(pk=space.pk)
         old = list(before.values_list("model", flat=True))
-        before.update(state=state.RETIRED)
-        EmbeddingSpace.objects.filter(pk=space.pk).update(state=state.ACTIVE, activated_at=timezone.now())
-        record_by(principal, "embedding.switch", space, {"from": old, "to": space.model})
+        before.update(state=state.RETIRED, retired_at=now)
+        EmbeddingSpace.objects.filter(pk=space.pk).update(
+            state=state.ACTIVE, activated_at=now, retired_at=None
+        )
+        record_by(
+            principal,
+            "embedding.switch",
+            space,
+            {"from": old, "to": space.model, "compared": compared.value},
+        )
     space.refresh_from_db()
+    return compared
 
 
 def drop_space(*, space: EmbeddingSpace, principal: Principal | None = None) -> None:
@@ -182,6 +244,17 @@ def drop_space(*, space: EmbeddingSpace, principal: Principal | None = None) -> 
         record_by(principal, "embedding.drop", space, {"model": space.model})
         Embedding.objects.filter(space=space)._raw_delete("default")
         space.delete()
+
+
+def drop_retired_spaces(*, now: datetime) -> int:
+    """Drops the spaces that nothing was searched in for ``KEPT_FOR``; returns how many."""
+    retired = EmbeddingSpace.objects.filter(state=EmbeddingSpace.State.RETIRED)
+    retired.filter(retired_at__isnull=True).update(retired_at=now)  # by a version that kept no time
+    dropped = 0
+    for space in retired.filter(retired_at__lt=now - KEPT_FOR):
+        drop_space(space=space)
+        dropped += 1
+    return dropped
 
 
 def _missing(space: EmbeddingSpace) -> Any:

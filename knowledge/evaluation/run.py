@@ -73,6 +73,7 @@ def run_evaluation(
     config: RetrievalConfig,
     membership: Membership | None = None,
     principal: Principal | None = None,
+    against: EvaluationRun | None = None,
 ) -> EvaluationRun:
     """Measures a set and stores the run, with the paired comparison against the set's last one of the same reader.
 
@@ -80,6 +81,7 @@ def run_evaluation(
 
     Args:
         membership: whose view is searched, under the walls that hold for them; the whole tenant when not given.
+        against: makes this a trial: compared with that run, and no later one is compared with it.
 
     Raises:
         Problem: 409 for a set without questions.
@@ -98,7 +100,7 @@ def run_evaluation(
         )
     name = membership.user.username if membership else ""
     with atomic():
-        before = EvaluationRun.objects.filter(evaluation_set=evaluation_set, reader=name).first()
+        before = against or last_run(evaluation_set=evaluation_set, reader=name)
         run: EvaluationRun = EvaluationRun.objects.create(
             evaluation_set=evaluation_set,
             reader=name,
@@ -111,6 +113,8 @@ def run_evaluation(
             metrics=measured.arms,
             results=measured.results,
             comparison=compare_results(old=before.results, new=measured.results) if before else {},
+            compared_with=before,
+            trial=against is not None,
             p50_ms=measured.p50_ms,
             p95_ms=measured.p95_ms,
         )
@@ -121,3 +125,10 @@ def run_evaluation(
             {"name": evaluation_set.name, "ndcg@10": measured.arms["fused"]["ndcg@10"]},
         )
     return run
+
+
+def last_run(*, evaluation_set: EvaluationSet, reader: str) -> EvaluationRun | None:
+    """The set's last run under that reader's name, of what was searched at its time."""
+    runs = EvaluationRun.objects.filter(evaluation_set=evaluation_set, reader=reader, trial=False)
+    found: EvaluationRun | None = runs.first()
+    return found

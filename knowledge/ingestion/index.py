@@ -19,6 +19,7 @@ from knowledge.ingestion.sandbox import parse_in_sandbox
 from knowledge.ingestion.storage import delete_original
 from knowledge.models import Chunk, Corpus, Document, TagSet
 from knowledge.retrieval.analysis import chunk_words, count_terms, pack_terms
+from knowledge.withdrawals import have_withdrawal_measured
 from ragsite.core.config import config
 from ragsite.core.observability import INGESTED
 from tenants.scope import atomic, on_commit, require_tenant_id
@@ -369,9 +370,15 @@ def note_tags(tags: Sequence[str]) -> None:
     TagSet.objects.bulk_create([TagSet(tags=sorted(tags))], ignore_conflicts=True)
 
 
-def note_changes(*, documents: Sequence[UUID]) -> None:
-    """Raises the corpus version, and has search look at these documents; last in the transaction of the change."""
+def note_changes(*, documents: Sequence[UUID], withdrawn: bool = False) -> None:
+    """Raises the corpus version, and has search look at these documents; last in the transaction of the change.
+
+    Args:
+        withdrawn: nobody is to find them any more; how long they still are is measured with the first of them.
+    """
     Document.objects.filter(pk__in=documents).update(revision=Corpus.raise_version())
+    if withdrawn and documents:
+        have_withdrawal_measured(document_id=documents[0])
 
 
 def check_file(*, data: bytes, filename: str) -> str:

@@ -375,7 +375,7 @@ def _delete_gone(*, source: Source, documents: list[Document], run: JobRun) -> N
                 detail: dict[str, Any] = {"title": document.title, "source": source.name}
                 record_event(action="document.delete", target=document, detail=detail)
             run.lock()
-            note_changes(documents=ids)
+            note_changes(documents=ids, withdrawn=True)
         for document in batch:
             run.list_change("deleted", document.uri)
         run.report(deleted=len(ids))

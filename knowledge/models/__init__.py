@@ -6,7 +6,7 @@ from knowledge.models.documents import Chunk, Collection, Corpus, Document, Sour
 from knowledge.models.evaluation import EvaluationCase, EvaluationRun, EvaluationSet
 from knowledge.models.jobs import Job
 from knowledge.models.prices import Price
-from knowledge.models.upkeep import DeadLetter, ExpiredItem
+from knowledge.models.upkeep import DeadLetter, ExpiredItem, IndexDay
 from knowledge.models.vectors import Embedding, EmbeddingSpace, TagSet
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "EvaluationRun",
     "EvaluationSet",
     "ExpiredItem",
+    "IndexDay",
     "Job",
     "Price",
     "Source",

@@ -68,7 +68,7 @@ class EvaluationRun(TenantModel):
     """What a set's questions found at one time, under one configuration and one embedder.
 
     ``metrics`` is ``{arm: {metric: mean}}``, ``results`` ``{key of the case: {arm: {metric: value}}}``, ``comparison``
-    ``{arm: {metric: …}}`` against the run before (``metrics.Comparison``), empty for the first.
+    ``{arm: {metric: …}}`` against the run ``compared_with`` (``metrics.Comparison``), empty for the first.
     """
 
     evaluation_set = models.ForeignKey(EvaluationSet, on_delete=models.CASCADE, related_name="runs")
@@ -84,6 +84,12 @@ class EvaluationRun(TenantModel):
     metrics = models.JSONField(default=dict)
     results = models.JSONField(default=dict)
     comparison = models.JSONField(default=dict)
+    compared_with = models.ForeignKey("self", null=True, on_delete=models.SET_NULL, related_name="+")
+    trial = models.BooleanField(
+        default=False,
+        db_default=False,
+        help_text="Of a model that the tenant was not searched with: later runs are not compared with it.",
+    )
     p50_ms = models.FloatField()
     p95_ms = models.FloatField()
     created_at = models.DateTimeField(auto_now_add=True)

@@ -1,7 +1,8 @@
-"""What is remembered of work that failed for good, and of documents that went of age."""
+"""What is remembered of work that failed for good, of documents that went of age, and of how the index grew."""
 
 from typing import Any, ClassVar
 
+from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.utils import timezone
 
@@ -71,3 +72,25 @@ class ExpiredItem(TenantModel):
 
     def __str__(self) -> str:
         return self.uri
+
+
+class IndexDay(TenantModel):
+    """How a tenant's index stood on a day (UTC), and how long what was withdrawn that day could still be found.
+
+    ``withdrawal_ms`` are upper bounds, one for each withdrawal that was measured (``knowledge/withdrawals.py``);
+    ``still_found`` counts those that a search found all the same, which must never happen.
+    """
+
+    day = models.DateField()
+    documents = models.PositiveBigIntegerField(default=0)
+    chunks = models.PositiveBigIntegerField(default=0)
+    original_bytes = models.PositiveBigIntegerField(default=0)
+    withdrawal_ms = ArrayField(models.FloatField(), default=list)
+    still_found = models.PositiveIntegerField(default=0)
+
+    class Meta(TenantModel.Meta):
+        ordering = ["-day"]
+        constraints = [models.UniqueConstraint(fields=["tenant", "day"], name="index_day_once")]
+
+    def __str__(self) -> str:
+        return f"{self.day:%Y-%m-%d}"

@@ -41,6 +41,15 @@ class EmbeddingSpace(TenantModel):
     state = models.CharField(max_length=10, choices=State.choices, default=State.BUILDING)
     created_at = models.DateTimeField(auto_now_add=True)
     activated_at = models.DateTimeField(null=True, blank=True)
+    retired_at = models.DateTimeField(
+        null=True, blank=True, help_text="Since when another one is searched; a while later it is dropped."
+    )
+    comparing_since = models.DateTimeField(
+        null=True, blank=True, help_text="A worker is comparing it with the one in use, or is about to."
+    )
+    compare_error = models.TextField(
+        blank=True, default="", db_default="", help_text="Why the last comparison came to nothing."
+    )
 
     class Meta(TenantModel.Meta):
         ordering = ["-created_at", "-id"]

@@ -203,7 +203,7 @@ def remove_document(*, source: Source, uri: str, address: str | None = None) -> 
         if document is None:
             return False
         Document.objects.filter(pk=document.pk).update(deleted_at=timezone.now())
-        note_changes(documents=[document.pk])
+        note_changes(documents=[document.pk], withdrawn=True)
         record_event(
             action="document.delete",
             method="webhook",

@@ -162,6 +162,7 @@ class Config(BaseSettings):
     embedding_model: str = Field(
         default="all-MiniLM-L6-v2/onnx-int8", min_length=1, validation_alias=_conventional("EMBEDDING_MODEL")
     )
+    embedding_models: str = ""
     embedding_threads: int = Field(default=2, ge=1, le=64)
     models: Path | None = None
 
@@ -276,6 +277,12 @@ class Config(BaseSettings):
     @property
     def hosts(self) -> list[str]:
         return [host.strip() for host in self.allowed_hosts.split(",") if host.strip()]
+
+    @property
+    def offered_models(self) -> list[str]:
+        """Embedding models that those who manage a tenant may change to, the configured one first."""
+        named = [name.strip() for name in self.embedding_models.split(",") if name.strip()]
+        return list(dict.fromkeys([self.embedding_model, *named]))
 
     @property
     def public_url(self) -> str:

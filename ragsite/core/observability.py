@@ -37,6 +37,9 @@ INDEX_REFRESH = Histogram(
 EMPTY_RESULTS = Counter("rag_empty_results_total", "Questions without enough evidence")
 FEEDBACK = Counter("rag_feedback_total", "Ratings", ["rating"])
 INGESTED = Counter("rag_ingest_documents_total", "Documents ingested", ["status"])
+INDEX_DOCUMENTS = Gauge("rag_index_documents", "Documents of all tenants that are not deleted")
+INDEX_CHUNKS = Gauge("rag_index_chunks", "Passages that are searched")
+INDEX_BYTES = Gauge("rag_index_bytes", "Originals of the documents, in bytes")
 QUEUE_DEPTH = Gauge("rag_queue_depth", "Jobs that wait", ["queue"])
 BUDGETS = Counter(
     "rag_budget_events_total", "Budgets near their end, spent, and questions refused", ["event"]

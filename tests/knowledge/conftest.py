@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from tests.stub_embeddings import StubEmbeddings
 from tests.stub_provider import StubProvider
 
 
@@ -58,3 +59,43 @@ def model(configure: Any) -> Iterator[StubProvider]:
     with StubProvider() as stub:
         configure(ANTHROPIC_API_KEY="sk-ant-test", ANTHROPIC_BASE_URL=stub.url)
         yield stub
+
+
+@pytest.fixture
+def other(shared: Any, configure: Any) -> Iterator[str]:
+    """Another embedding model than acme's, of more dimensions than an index of pgvector takes; a server of ours.
+
+    In the scope of acme, which is searched with its own model again afterwards, and holds no space of another.
+    """
+    from knowledge.embedding import factory
+    from knowledge.embedding.factory import embedder
+    from knowledge.embedding.spaces import build_space, drop_space, switch_space
+    from knowledge.models import EmbeddingSpace
+    from tenants.scope import scope
+
+    name = "openai:wide@2500"
+    with StubEmbeddings() as stub:
+        configure(OPENAI_API_KEY="sk-test", OPENAI_BASE_URL=stub.url)
+        with scope(tenant_id=shared.acme.pk, tags=None):
+            yield name
+            active = EmbeddingSpace.objects.filter(model=embedder().name).first()
+            if active is not None and active.state != "active":
+                build_space(active)
+                switch_space(space=active)
+            for space in EmbeddingSpace.objects.exclude(state="active"):
+                drop_space(space=space)
+        factory._loaded.pop(name, None)
+
+
+@pytest.fixture
+def timers(shared: Any) -> Iterator[Any]:
+    """An evaluation set of acme, of one question."""
+    from knowledge.evaluation.sets import create_set, delete_set, read_cases
+    from tenants.scope import scope
+
+    document = shared.documents["acme"]["bgp-session-down.md"]
+    case = f'{{"question": "What is the hold timer?", "relevant": [{{"document": "{document.pk}", "grade": 1}}]}}'
+    with scope(tenant_id=shared.acme.pk, tags=None):
+        made = create_set(name="timers", cases=read_cases([case]))
+        yield made
+        delete_set(evaluation_set=made)

@@ -24,6 +24,7 @@ from knowledge.models import (
     EvaluationRun,
     EvaluationSet,
     ExpiredItem,
+    IndexDay,
     Job,
     Price,
     Source,
@@ -58,6 +59,7 @@ NOT_SHOWN = {
     EvaluationRun,
     EvaluationSet,
     ExpiredItem,
+    IndexDay,
     TagSet,
 }
 

@@ -106,7 +106,6 @@ class Command(BaseCommand):
                 found = create_set(name=path.stem[:200], cases=cases)
             else:
                 replace_cases(evaluation_set=found, cases=cases)
-            before = found.runs.filter(reader=options["user"] or "").first()
             run = run_evaluation(
                 evaluation_set=found,
                 embedder=tenant_embedder(),
@@ -120,6 +119,7 @@ class Command(BaseCommand):
             "p50_ms": run.p50_ms,
             "p95_ms": run.p95_ms,
         }
+        before = run.compared_with
         at = before.created_at.isoformat(timespec="seconds") if before else ""
         self._report(figures, run.comparison, as_json=options["json"], name=found.name, at=at)
 
@@ -152,7 +152,8 @@ class Command(BaseCommand):
                 f"against the run of {at}: difference, 95 % interval, p (randomisation test), better/worse"
             )
             for arm, metrics in comparison.items():
-                for metric, each in metrics.items():
+                for metric in METRICS:
+                    each = metrics[metric]
                     self.stdout.write(
                         f"{arm:10}{metric:>12} {each['difference']:+.4f} [{each['low']:+.4f}, {each['high']:+.4f}]"
                         f" p={each['p']:.4f} {each['better']:.0f}/{each['worse']:.0f} of {each['questions']:.0f}"

@@ -1,55 +1,42 @@
 """A tenant changes its embedding model while questions go on, and back."""
 
 import io
-from collections.abc import Iterator
+import uuid
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.utils import timezone
 
+from knowledge.config import answer_config
 from knowledge.embedding.factory import embedder, embedder_for
 from knowledge.embedding.spaces import (
+    KEPT_FOR,
+    Compared,
     active_model,
     build_space,
     count_missing,
+    drop_retired_spaces,
     drop_space,
+    is_compared,
     progress_of,
     start_migration,
     switch_space,
     tenant_embedder,
 )
-from knowledge.evaluation.sets import create_set, read_cases
-from knowledge.models import Chunk, Document, Embedding, EmbeddingSpace
-from knowledge.tasks import build_spaces
+from knowledge.evaluation.run import run_evaluation
+from knowledge.evaluation.spaces import compare_space, read_comparison, request_comparison
+from knowledge.models import Chunk, Document, Embedding, EmbeddingSpace, EvaluationRun, EvaluationSet
+from knowledge.retention import clear_away
+from knowledge.tasks import build_spaces, compare_space_on_set
 from ragsite.core.problems import Problem
 from tenants.audit import AuditEvent
-from tenants.scope import scope
 from tests.cast import add_indexed
 from tests.knowledge.helpers import ask
 from tests.knowledge.shared import _django_db_helper, on_shared_cast  # noqa: F401
-from tests.stub_embeddings import StubEmbeddings
 
 pytestmark = on_shared_cast
-
-OTHER = "openai:wide@2500"
-
-
-@pytest.fixture
-def other(shared: Any, configure: Any) -> Iterator[str]:
-    """Another model, of more dimensions than an index of pgvector takes; a server of ours."""
-    from knowledge.embedding import factory
-
-    with StubEmbeddings() as stub:
-        configure(OPENAI_API_KEY="sk-test", OPENAI_BASE_URL=stub.url)
-        with scope(tenant_id=shared.acme.pk, tags=None):
-            yield OTHER
-            active = EmbeddingSpace.objects.filter(model=embedder().name).first()
-            if active is not None and active.state != "active":
-                build_space(active)
-                switch_space(space=active)
-            for space in EmbeddingSpace.objects.exclude(state="active"):
-                drop_space(space=space)
-        factory._loaded.pop(OTHER, None)
 
 
 def write(shared: Any, name: str) -> Document:
@@ -124,23 +111,115 @@ def test_the_worker_builds_what_was_started_and_mends_what_is_missing(shared: An
     assert embedder_for(active.model).name == active.model
 
 
-def test_the_command(shared: Any, other: str) -> None:
+def test_no_switch_without_a_comparison_where_there_are_questions(
+    shared: Any, other: str, timers: EvaluationSet
+) -> None:
+    first = active_model()
+    space = start_migration(model=other)
+    with pytest.raises(Problem) as early:
+        compare_space(space=space, evaluation_set=timers)
+    assert early.value.code == "not-built"
+    assert build_space(space)
+    assert is_compared(space) == Compared.MISSING and read_comparison(space) is None
+    with pytest.raises(Problem) as refused:
+        switch_space(space=space)
+    assert refused.value.code == "not-compared" and "compare them first" in refused.value.detail
+    assert active_model() == first
+    with pytest.raises(Problem):
+        compare_space(space=EmbeddingSpace.objects.get(model=first), evaluation_set=timers)
+    ordinary = run_evaluation(
+        evaluation_set=timers, embedder=tenant_embedder(), config=answer_config().retrieval
+    )
+    run = compare_space(space=space, evaluation_set=timers)
+    assert run.trial and run.embedder == other and run.compared_with.embedder == first
+    found = read_comparison(space)
+    assert found is not None and (found.old, found.new, found.questions) == (first, other, 1)
+    assert [each.name for each in found.metrics] == ["ndcg@10", "recall@10", "mrr@10"]
+    assert all(each.difference == round(each.new - each.old, 4) for each in found.metrics)
+    # Of the model on trial no later run takes any notice.
+    again = run_evaluation(
+        evaluation_set=timers, embedder=tenant_embedder(), config=answer_config().retrieval
+    )
+    assert again.compared_with == run.compared_with != ordinary
+    assert switch_space(space=space) == Compared.MADE and active_model() == other
+    # The way back asks for nothing.
+    assert switch_space(space=EmbeddingSpace.objects.get(model=first)) == Compared.NOT_ASKED
+    events = AuditEvent.objects.filter(action="embedding.switch").order_by("at")
+    assert [event.detail["compared"] for event in events][-2:] == ["made", "not asked"]
+
+
+def test_a_comparison_with_a_model_of_before_does_not_count(
+    shared: Any, other: str, timers: EvaluationSet
+) -> None:
+    space = start_migration(model=other)
+    build_space(space)
+    compare_space(space=space, evaluation_set=timers)
+    EvaluationRun.objects.filter(trial=False).update(embedder="a model that is not searched any more")
+    assert is_compared(space) == Compared.MISSING
+    assert switch_space(space=space, without_comparison=True) == Compared.MISSING
+    assert active_model() == other
+
+
+def test_a_worker_compares_and_says_why_not(shared: Any, other: str, timers: EvaluationSet) -> None:
+    space = start_migration(model=other)
+    with pytest.raises(Problem):
+        request_comparison(space=space, evaluation_set=timers)
+    build_space(space)
+    request_comparison(space=space, evaluation_set=timers)
+    with pytest.raises(Problem) as twice:
+        request_comparison(space=space, evaluation_set=timers)
+    assert twice.value.status == 409
+    task = {"ragsite_tenant": str(shared.acme.pk)}
+    compare_space_on_set.apply(
+        kwargs={"space_id": str(space.pk), "set_id": str(uuid.uuid4())}, headers=task
+    ).get()
+    space.refresh_from_db()
+    assert space.comparing_since is None and "set is gone" in space.compare_error
+    request_comparison(space=space, evaluation_set=timers)
+    compare_space_on_set.apply(
+        kwargs={"space_id": str(space.pk), "set_id": str(timers.pk)}, headers=task
+    ).get()
+    space.refresh_from_db()
+    assert (space.comparing_since, space.compare_error) == (None, "")
+    assert is_compared(space) == Compared.MADE
+
+
+def test_what_is_not_searched_any_more_is_dropped_after_a_while(shared: Any, other: str) -> None:
+    space = start_migration(model=other)
+    build_space(space)
+    first = EmbeddingSpace.objects.get(model=active_model())
+    assert switch_space(space=space) == Compared.NO_QUESTIONS
+    first.refresh_from_db()
+    assert first.retired_at is not None
+    assert drop_retired_spaces(now=first.retired_at + KEPT_FOR) == 0
+    assert drop_retired_spaces(now=timezone.now() - KEPT_FOR) == 0
+    # A version of before kept no time: it counts from when it is seen.
+    EmbeddingSpace.objects.filter(pk=first.pk).update(retired_at=None)
+    assert drop_retired_spaces(now=timezone.now() + KEPT_FOR) == 0
+    switch_space(space=first)
+    later = timezone.now() + KEPT_FOR + timedelta(seconds=1)
+    assert clear_away(now=later)["spaces"] == 1
+    assert list(EmbeddingSpace.objects.values_list("model", flat=True)) == [first.model]
+
+
+def test_the_command(shared: Any, other: str, timers: EvaluationSet) -> None:
     def run(*arguments: str) -> str:
         out = io.StringIO()
-        call_command("embeddings", "--tenant", "acme", *arguments, stdout=out)
+        call_command("embeddings", "--tenant", "acme", *arguments, stdout=out, stderr=out)
         return out.getvalue()
 
     assert "active" in run() and "100 %" in run()
     assert "is whole" in run("start", other)
-    document = shared.documents["acme"]["bgp-session-down.md"]
-    case = f'{{"question": "What is the hold timer?", "relevant": [{{"document": "{document.pk}", "grade": 1}}]}}'
-    try:
-        create_set(name="timers", cases=read_cases([case]))
-        told = run("compare", other, "--set", "timers")
-        assert told.count("ndcg@10") == 3 and "p=" in told
-    finally:
-        assert "from now on" in run("switch", other)
-    assert active_model() == other
+    with pytest.raises(
+        CommandError, match=r"embeddings compare .* --set NAME.* one of timers.*--without-comparison"
+    ):
+        run("switch", other)
+    assert "not compared yet; evaluation sets: timers" in run()
+    told = run("compare", other, "--set", "timers")
+    assert told.count("ndcg@10") == 1 and "p=" in told and "1 questions" in told
+    assert "ndcg@10" in run() and "not compared yet" not in run()
+    assert "from now on" in run("switch", other)
+    assert active_model() == other and "dropped after" in run()
     assert "from now on" in run("switch", embedder().name)
     assert "dropped" in run("drop", other)
     for wrong in (
