@@ -37,6 +37,17 @@ __all__ = ["admin_logs"]
 STATUS_COLOURS = {"active": "success", "suspended": "danger"}
 
 
+# A minute's worth each, over the installation's defaults. The operator's: what a tenant could raise would limit nobody.
+LIMITS = (
+    "user_requests",
+    "user_tokens",
+    "key_requests",
+    "key_tokens",
+    "tenant_requests",
+    "tenant_tokens",
+)
+
+
 class TenantForm(forms.ModelForm):  # type: ignore[type-arg]
     time_zone = forms.ChoiceField(
         choices=lambda: [(name, name) for name in sorted(available_timezones())],
@@ -47,7 +58,7 @@ class TenantForm(forms.ModelForm):  # type: ignore[type-arg]
 
     class Meta:
         model = Tenant
-        fields = ("slug", "name", "time_zone")
+        fields = ("slug", "name", "time_zone", *LIMITS)
 
 
 @admin.register(Tenant)
@@ -57,7 +68,7 @@ class TenantAdmin(PlatformModelAdmin):
     list_filter = (choice("status"),)
     search_fields = ("slug", "name")
     sortable_by = ("slug", "name")
-    fields = ("slug", "name", "time_zone", "status", "auth_epoch", "created_at")
+    fields = ("slug", "name", "time_zone", *LIMITS, "status", "auth_epoch", "created_at")
     readonly_fields = ("status", "auth_epoch", "created_at")
     export_fields = ("slug", "name", "status", "time_zone", "created_at")
     actions = ("suspend", "resume")
@@ -96,7 +107,8 @@ class TenantAdmin(PlatformModelAdmin):
             created = create_tenant(slug=obj.slug, name=obj.name, actor=request.user)  # type: ignore[arg-type]
             obj.pk, obj._state.adding = created.pk, False
             with scope(tenant_id=created.pk, tags=None):
-                Tenant.objects.filter(pk=created.pk).update(time_zone=obj.time_zone)
+                limits = {name: getattr(obj, name) for name in LIMITS}
+                Tenant.objects.filter(pk=created.pk).update(time_zone=obj.time_zone, **limits)
             return
         super().save_model(request, obj, form, change)
 

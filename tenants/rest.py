@@ -23,9 +23,11 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from ragsite.core.hops import run_db
+from ragsite.core.observability import REQUESTS
 from ragsite.core.problems import FieldProblem, Problem, not_found
 from tenants.access import Principal, principal_of, unauthenticated
 from tenants.people import invalid
+from tenants.rates import Grant, take_request
 
 logger = structlog.get_logger(__name__)
 PROBLEM_JSON = "application/problem+json"
@@ -215,6 +217,20 @@ class TenantView(APIView):
 class AsyncTenantView(TenantView):
     """A ``TenantView`` whose handlers are coroutines. Django runs it in the event loop; what DRF does with the database
     (nothing, since the middleware has authenticated already) and with the body stays where it is."""
+
+    async def limited(self, endpoint: str, *, tokens: int = 0) -> Grant:
+        """Takes the request from the caller's rate limits, which the response tells of.
+
+        Raises:
+            Problem: 429.
+        """
+        try:
+            grant = await take_request(self.principal, tokens=tokens)
+        except Problem:
+            REQUESTS.labels(endpoint, "limited").inc()
+            raise
+        self.headers |= dict(grant.headers)
+        return grant
 
     @classmethod
     def as_view(cls, **initkwargs: Any) -> Any:

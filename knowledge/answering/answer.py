@@ -1,10 +1,9 @@
 """A question's journey, in its order. The stages never call each other; what passes between them are frozen values."""
 
 import asyncio
-import contextlib
 import time
 import uuid
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing
 from typing import Any
 from uuid import UUID
@@ -50,6 +49,7 @@ from ragsite.core.observability import (
 from ragsite.core.problems import Problem
 from tenants.access import Principal
 from tenants.budgets import read_standings, warnings_of
+from tenants.rates import NO_GRANT, settle_request
 from tenants.rest import problem_of
 from tenants.scope import enter
 
@@ -73,7 +73,7 @@ async def answer_question(
     principal.require("ask")
     journey = Journey(question=question, principal=principal)
     log = EventLog(membership=principal.membership, request_id=question.request_id)
-    status, begun = "error", False
+    status, begun, grant = "error", False, question.grant
     ACTIVE_REQUESTS.inc()
     try:
         async with aclosing(_travel(journey, config=config, gateway=gateway)) as events:
@@ -83,6 +83,8 @@ async def answer_question(
                 yield event
         status = _status_of(journey)
         answer = await run_db(_store, journey=journey, status=status)
+        await settle_request(grant, used=journey.tokens)
+        grant = NO_GRANT
         done = answer_object(answer, with_body=False)
         event = {"type": "done", "data": done | ({"warnings": journey.warnings} if journey.warnings else {})}
         await log.add(event)
@@ -107,6 +109,7 @@ async def answer_question(
         await log.add(event)
         yield event
     finally:
+        _in_background(settle_request(grant, used=journey.tokens))
         ACTIVE_REQUESTS.dec()
         REQUESTS.labels(question.endpoint, status).inc()
         REQUEST_LATENCY.labels(question.endpoint).observe(journey.watch.elapsed_ms / 1000)
@@ -387,10 +390,17 @@ def _store_in_background(journey: Journey, *, status: str) -> None:
                 # Nobody is left to tell; what is lost is named in the log, with its trace.
                 logger.exception("cancelled answer not stored", answer=str(journey.question.request_id))
 
-    with contextlib.suppress(RuntimeError):  # no loop is left: the process is going down
-        task = asyncio.get_running_loop().create_task(store())
-        _background.add(task)
-        task.add_done_callback(_background.discard)
+    _in_background(store())
+
+
+def _in_background(work: Coroutine[Any, Any, None]) -> None:
+    try:
+        task = asyncio.get_running_loop().create_task(work)
+    except RuntimeError:  # no loop is left: the process is going down
+        work.close()
+        return
+    _background.add(task)
+    task.add_done_callback(_background.discard)
 
 
 async def collect_answer(

@@ -7,11 +7,13 @@ from uuid import UUID
 from knowledge.answering.prompt import PROMPT_VERSION
 from knowledge.llm.base import Finished, Turn, Usage
 from knowledge.llm.gateway import Attempt
+from knowledge.llm.prices import FREE_PROVIDERS
 from knowledge.models import Answer
 from knowledge.retrieval.base import Filters, FoundPassage
 from ragsite.core.observability import Stopwatch
 from tenants.access import Principal
 from tenants.budgets import Standing
+from tenants.rates import NO_GRANT, Grant
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Question:
     tags: tuple[str, ...] = ()
     conversation: UUID | None = None
     use_cache: bool = True
+    grant: Grant = NO_GRANT
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,12 @@ class Journey:
     cached: dict[str, Any] | None = None
     warnings: tuple[str, ...] = ()
     reserved: bool = False
+
+    @property
+    def tokens(self) -> int:
+        """What its model calls have used."""
+        calls = [attempt for attempt, _ in self.attempts if attempt.provider not in FREE_PROVIDERS]
+        return sum(call.usage.prompt_tokens + call.usage.output_tokens for call in calls)
 
     def to_answer(self, *, status: str) -> Answer:
         finished = self.finished

@@ -8,6 +8,7 @@ from knowledge.answering.record import price_call
 from knowledge.config import AnswerConfig
 from knowledge.llm.base import ModelConfig, Prompt, Usage
 from knowledge.llm.gateway import Attempt
+from knowledge.llm.prices import FREE_PROVIDERS
 from tenants.budgets import Standing, reserve_cost, warnings_of
 from tenants.models import Membership
 
@@ -23,6 +24,13 @@ def count_chars(prompt: Prompt) -> int:
     passages = sum(len(p.text) + len(p.title) + len(p.heading) + len(p.uri) for p in prompt.passages)
     turns = sum(len(turn.question) + len(turn.answer) for turn in prompt.history)
     return len(prompt.system) + len(prompt.question) + passages + turns
+
+
+def usual_tokens(config: AnswerConfig) -> int:
+    """What a question uses, as it is taken from the rate limits before it is known; settled when it is answered."""
+    if config.model.provider in FREE_PROVIDERS:
+        return 0
+    return (config.retrieval.context_tokens + config.model.max_tokens) // 2
 
 
 def most_tokens(*, chars: int, config: ModelConfig) -> Usage:

@@ -24,6 +24,7 @@ from knowledge.answering.events import Event, Readers, follow_events
 from knowledge.answering.journey import Question, source_object
 from knowledge.answering.record import answer_object, present_answers
 from knowledge.answering.services import gateway
+from knowledge.answering.spending import usual_tokens
 from knowledge.api.shapes import AnswerShape, QuestionForm, SearchForm, SearchShape
 from knowledge.api.streaming import NDJSON, SSE, stream_events
 from knowledge.config import answer_config
@@ -32,6 +33,7 @@ from ragsite.core.hops import run_db
 from ragsite.core.observability import REQUEST_LATENCY, REQUESTS, Stopwatch
 from ragsite.core.problems import Problem, not_found
 from tenants.models import Ability
+from tenants.rates import Grant
 from tenants.rest import AsyncTenantView, TenantView
 
 ASK = Ability.ASK.value
@@ -53,7 +55,7 @@ class AnyFormat(BaseContentNegotiation):
         return JSONRenderer(), "application/json"
 
 
-def _question(request: Request, form: dict[str, Any], *, endpoint: str) -> Question:
+def _question(request: Request, form: dict[str, Any], *, endpoint: str, grant: Grant) -> Question:
     return Question(
         request_id=new_question_id(request._request),
         text=form["question"],
@@ -63,6 +65,7 @@ def _question(request: Request, form: dict[str, Any], *, endpoint: str) -> Quest
         tags=tuple(form.get("tags", ())),
         conversation=form.get("conversation"),
         use_cache=form["cache"],
+        grant=grant,
     )
 
 
@@ -72,10 +75,12 @@ class QueryView(AsyncTenantView):
     @extend_schema(request=QuestionForm, responses=AnswerShape, operation_id="query", tags=["ask"])
     async def post(self, request: Request) -> Response:
         """Ask; the whole answer at once."""
-        question = _question(request, self.parse(QuestionForm), endpoint="query")
+        form, config = self.parse(QuestionForm), answer_config()
+        grant = await self.limited("query", tokens=usual_tokens(config))
+        question = _question(request, form, endpoint="query", grant=grant)
         return Response(
             await collect_answer(
-                question=question, principal=self.principal, config=answer_config(), gateway=gateway()
+                question=question, principal=self.principal, config=config, gateway=gateway()
             )
         )
 
@@ -102,9 +107,11 @@ class QueryStreamView(AsyncTenantView):
     )
     async def post(self, request: Request) -> StreamingHttpResponse:
         """Ask; the answer as it comes."""
-        question = _question(request, self.parse(QuestionForm), endpoint="stream")
+        form, config = self.parse(QuestionForm), answer_config()
+        grant = await self.limited("stream", tokens=usual_tokens(config))
+        question = _question(request, form, endpoint="stream", grant=grant)
         events = answer_question(
-            question=question, principal=self.principal, config=answer_config(), gateway=gateway()
+            question=question, principal=self.principal, config=config, gateway=gateway()
         )
         readers = None
         if request.headers.get("X-Linger") == "1":
@@ -119,6 +126,7 @@ class SearchView(AsyncTenantView):
     async def post(self, request: Request) -> Response:
         """Retrieval alone: the passages nearest to a question."""
         form = self.parse(SearchForm)
+        await self.limited("search")
         principal, watch, config = self.principal, Stopwatch(), answer_config()
         collections = await run_db(access_collections, principal.membership, form.get("collections", ()))
         filters = Filters(collection_ids=tuple(c.pk for c in collections), tags=tuple(form.get("tags", ())))

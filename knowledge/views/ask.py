@@ -16,6 +16,7 @@ from knowledge.answering.answer import collect_answer, new_question_id
 from knowledge.answering.journey import Question
 from knowledge.answering.record import present_answers
 from knowledge.answering.services import gateway
+from knowledge.answering.spending import usual_tokens
 from knowledge.api.shapes import QuestionForm
 from knowledge.config import answer_config
 from knowledge.models import Answer, Conversation, Document
@@ -27,6 +28,7 @@ from ragsite.core.problems import Problem
 from tenants.access import Principal
 from tenants.models import Ability, Membership
 from tenants.pages import member_page, render_page, render_problem, shell_context, to_sign_in
+from tenants.rates import take_request
 from tenants.rest import problem_of
 
 # A page stays small, however long the conversation; the rest is one link away.
@@ -144,6 +146,8 @@ async def _ask_form(request: HttpRequest, principal: Principal) -> HttpResponse:
     try:
         form = QuestionForm(data=typed)
         form.is_valid(raise_exception=True)
+        config = answer_config()
+        grant = await take_request(principal, tokens=usual_tokens(config))
         question = Question(
             request_id=new_question_id(request),
             text=form.validated_data["question"],
@@ -152,9 +156,10 @@ async def _ask_form(request: HttpRequest, principal: Principal) -> HttpResponse:
             tags=tuple(form.validated_data.get("tags", ())),
             conversation=form.validated_data.get("conversation"),
             use_cache="fresh" not in request.POST,
+            grant=grant,
         )
         answer = await collect_answer(
-            question=question, principal=principal, config=answer_config(), gateway=gateway()
+            question=question, principal=principal, config=config, gateway=gateway()
         )
     except Exception as error:
         problem = problem_of(error)

@@ -180,6 +180,12 @@ class Config(BaseSettings):
     parse_pages: int = Field(default=2000, ge=1)
     source_allowed_hosts: str = ""
 
+    limit_user_requests: int = Field(default=60, ge=0)
+    limit_user_tokens: int = Field(default=100_000, ge=0)
+    limit_key_requests: int = Field(default=60, ge=0)
+    limit_key_tokens: int = Field(default=100_000, ge=0)
+    limit_tenant_requests: int = Field(default=600, ge=0)
+    limit_tenant_tokens: int = Field(default=1_000_000, ge=0)
     answer_cache_seconds: int = Field(default=3600, ge=0)
     access_token_minutes: int = Field(default=15, ge=1, le=24 * 60)
     refresh_token_days: int = Field(default=14, ge=1, le=365)

@@ -85,7 +85,7 @@ def signature(response: Any, *, hiding: tuple[str, ...] = ()) -> tuple[Any, ...]
     for value in (request_id, *hiding):
         body = body.replace(value, "…") if value else body
     # The length says something only where the body does not (HEAD).
-    unlike = {"x-request-id", "content-security-policy", "set-cookie", "expires"} | (
+    unlike = {"x-request-id", "content-security-policy", "set-cookie", "expires", "ratelimit"} | (
         {"content-length"} if body else set()
     )
     headers = {k.lower(): v for k, v in response.headers.items() if k.lower() not in unlike}
