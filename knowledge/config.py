@@ -1,11 +1,12 @@
 """How a question is answered: one frozen value, passed in. An experiment's variant would be another instance."""
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 
 from knowledge.answering.prompt import PROMPT_VERSION
 from knowledge.llm.base import ModelConfig
-from ragsite.core.config import config
+from ragsite.core.config import Config, config
 
 
 @dataclass(frozen=True)
@@ -53,39 +54,73 @@ class RetrievalConfig:
 
 @dataclass(frozen=True)
 class AnswerConfig:
-    """The whole of it; ``fingerprint`` goes into cache keys."""
+    """The whole of it; ``fingerprint`` goes into cache keys.
+
+    Attributes:
+        models: for the answer, in the order in which they are tried; the extractive answerer comes after them.
+        small_models: for simple questions and for what helps along the way, likewise.
+    """
 
     retrieval: RetrievalConfig = field(default_factory=RetrievalConfig)
-    model: ModelConfig = field(default_factory=lambda: ModelConfig(provider="extractive", model="extractive"))
-    small_model: ModelConfig = field(
-        default_factory=lambda: ModelConfig(provider="extractive", model="extractive")
-    )
+    models: tuple[ModelConfig, ...] = ()
+    small_models: tuple[ModelConfig, ...] = ()
     k: int = 5
     history_turns: int = 3
     cache_seconds: int = 3600
 
+    @property
+    def has_model(self) -> bool:
+        """Whether a language model is configured, in front of the extractive answerer."""
+        return bool(self.models)
+
     def fingerprint(self) -> str:
-        text = repr((asdict(self.retrieval), asdict(self.model), self.history_turns, PROMPT_VERSION))
+        models = [[asdict(model) for model in models] for models in (self.models, self.small_models)]
+        text = repr((asdict(self.retrieval), models, self.history_turns, PROMPT_VERSION))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def answer_config() -> AnswerConfig:
     """What the environment asks for."""
     settings = config()
-    if not settings.anthropic_api_key:
-        return AnswerConfig(cache_seconds=settings.answer_cache_seconds)
+    places = [(name, MODELS_OF[name](settings)) for name in configured_providers()]
 
-    def model(name: str, max_tokens: int) -> ModelConfig:
-        return ModelConfig(
-            provider="anthropic",
-            model=name,
-            max_tokens=max_tokens,
-            first_byte_seconds=settings.first_byte_seconds,
-            call_seconds=settings.call_seconds,
+    def models(size: int, max_tokens: int) -> tuple[ModelConfig, ...]:
+        return tuple(
+            ModelConfig(
+                provider=provider,
+                model=names[size],
+                max_tokens=max_tokens,
+                first_byte_seconds=settings.first_byte_seconds,
+                call_seconds=settings.call_seconds,
+            )
+            for provider, names in places
         )
 
     return AnswerConfig(
-        model=model(settings.model, settings.max_tokens),
-        small_model=model(settings.small_model, 200),
+        models=models(0, settings.max_tokens),
+        small_models=models(1, settings.max_tokens),
         cache_seconds=settings.answer_cache_seconds,
     )
+
+
+# The model for answers and the small one, of each provider.
+MODELS_OF: dict[str, Callable[[Config], tuple[str, str]]] = {
+    "anthropic": lambda c: (c.model, c.small_model),
+    "openai": lambda c: (c.openai_model, c.openai_small_model or c.openai_model),
+    "azure": lambda c: (
+        c.azure_openai_deployment,
+        c.azure_openai_small_deployment or c.azure_openai_deployment,
+    ),
+}
+
+
+def configured_providers() -> tuple[str, ...]:
+    """The providers of language models that the environment has all it takes for, in its order."""
+    settings = config()
+    has = {
+        "anthropic": bool(settings.anthropic_api_key),
+        # The key may be there for embeddings alone, and a server of one's own needs none: the model's name decides.
+        "openai": bool(settings.openai_model and (settings.openai_api_key or settings.openai_base_url)),
+        "azure": bool(settings.azure_openai_api_key and settings.azure_openai_endpoint),
+    }
+    return tuple(name for name in settings.provider_order if has[name])

@@ -16,18 +16,27 @@ from django.views.decorators.http import require_GET
 from django_redis import get_redis_connection
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from knowledge.config import configured_providers
 from knowledge.embedding.base import EmbeddingError
 from knowledge.embedding.factory import embedder, is_loaded
 from knowledge.index_figures import read_sizes_of_all
 from knowledge.ingestion.queue import queue_depths
 from ragsite.celery import app
+from ragsite.core.breaker import read_states
 from ragsite.core.config import config
 from ragsite.core.hops import run_db
-from ragsite.core.observability import INDEX_BYTES, INDEX_CHUNKS, INDEX_DOCUMENTS, QUEUE_DEPTH
+from ragsite.core.observability import (
+    BREAKER_STATE,
+    INDEX_BYTES,
+    INDEX_CHUNKS,
+    INDEX_DOCUMENTS,
+    QUEUE_DEPTH,
+)
 
 logger = structlog.get_logger(__name__)
 
 CHECK_SECONDS = 2.0
+BREAKER_LEVELS = {"closed": 0, "half_open": 1, "open": 2}
 # Without these nothing can be answered; the rest only takes something away.
 ESSENTIAL = frozenset({"database", "embeddings"})
 
@@ -64,7 +73,14 @@ def _check_worker() -> str:
 
 
 def _check_model() -> str:
-    return "ok" if config().anthropic_api_key else "not configured: answers quote the documents"
+    providers = configured_providers()
+    if not providers:
+        return "not configured: answers quote the documents"
+    states = {row["name"]: row["state"] for row in read_states()}
+    resting = [name for name in providers if states[f"model:{name}"] == "open"]
+    if len(resting) == len(providers):
+        raise RuntimeError(f"{', '.join(resting)}: failed again and again, answers quote the documents")
+    return f"ok, without {', '.join(resting)}" if resting else "ok"
 
 
 def _check_embeddings() -> str:
@@ -137,6 +153,8 @@ async def metrics(request: HttpRequest) -> HttpResponse:
         INDEX_DOCUMENTS.set(sizes["documents"])
         INDEX_CHUNKS.set(sizes["chunks"])
         INDEX_BYTES.set(sizes["original_bytes"])
+    for row in await run_db(read_states):
+        BREAKER_STATE.labels(row["name"]).set(BREAKER_LEVELS[row["state"]])
     return HttpResponse(generate_latest(), content_type=CONTENT_TYPE_LATEST)
 
 

@@ -7,6 +7,8 @@ from typing import Any
 
 from csp.constants import NONCE, NONE, SELF
 from psycopg.conninfo import conninfo_to_dict
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from ragsite.core.config import CHECKOUT, ConfigError, config
 from ragsite.core.observability import configure_logging
@@ -145,6 +147,9 @@ CACHES = {
         "LOCATION": CONFIG.redis_url or "redis://127.0.0.1:6379/0",
         "KEY_PREFIX": "rag",
         "OPTIONS": {
+            "REDIS_CLIENT_CLASS": "ragsite.core.redis.GuardedRedis",
+            # Once more, for a connection that the server has closed meanwhile; the default waits for seconds.
+            "CONNECTION_POOL_KWARGS": {"retry": Retry(NoBackoff(), 1)},
             "SOCKET_CONNECT_TIMEOUT": CONFIG.redis_timeout_seconds,
             "SOCKET_TIMEOUT": CONFIG.redis_timeout_seconds,
         },

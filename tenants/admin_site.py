@@ -14,6 +14,7 @@ from unfold.dataclasses import SearchResult
 from unfold.sites import UnfoldAdminSite
 
 from tenants.access import Principal
+from tenants.admin_breakers import breakers_page
 from tenants.admin_costs import costs_page
 from tenants.admin_operator import choose_tenant, is_superuser, on_platform, tenant_choices
 from tenants.models import Ability
@@ -60,6 +61,7 @@ class RagsiteAdminSite(UnfoldAdminSite):
 
     def extra_urls(self) -> list[URLPattern]:
         return [
+            path("breakers/", self.admin_view(breakers_page), name="breakers"),
             path("costs/", self.admin_view(costs_page), name="costs"),
             path("tenant/", self.admin_view(choose_tenant), name="choose-tenant"),
         ]

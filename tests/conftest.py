@@ -82,8 +82,10 @@ def clean_process() -> Iterator[None]:
     from django_redis import get_redis_connection
 
     from knowledge.answering import record
+    from ragsite.core import breaker
     from tenants import scope
 
+    breaker.reset_local()  # first: Redis may be left alone
     get_redis_connection("default").flushdb()
     record._prices = (0.0, ())
     scope._last_system_audit.clear()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 # The servers live as long as the first process of the run; xdist's workers inherit their addresses.
 _servers = ExitStack()
-OURS = ("RAGSITE_", "ANTHROPIC_", "OPENAI_", "EMBEDDING_")
+OURS = ("RAGSITE_", "ANTHROPIC_", "OPENAI_", "AZURE_OPENAI_", "EMBEDDING_")
 SERVERS_VARIABLE = "RAGSITE_TEST_SERVERS"
 
 

@@ -1,4 +1,5 @@
-"""A local server that speaks Anthropic's Messages protocol, with scripted behaviour; no model behind it.
+"""A local server that speaks Anthropic's Messages protocol, and OpenAI's and Azure's chat completions, with scripted
+behaviour; no model behind it.
 
     with StubProvider() as stub:
         stub.script(Reply(status=529), Reply(blocks=(Block("Ninety seconds.", cites=((0, 0, 1),)),)))
@@ -22,6 +23,7 @@ from dataclasses import dataclass, field
 from socket import SO_LINGER, SOL_SOCKET
 from typing import Any, Literal
 
+from tests import stub_chat
 from tests.stub_validation import Invalid, find_documents, validate_request
 
 ERROR_TYPES = {
@@ -86,6 +88,7 @@ class Reply:
 class Request:
     headers: dict[str, str]
     body: dict[str, Any]
+    target: str = "/v1/messages"
     at: float = field(default_factory=time.monotonic)
 
 
@@ -169,6 +172,8 @@ class StubProvider:
         if reply.body is not None:
             await _send(writer, reply.status, reply.body, dict(reply.headers))
             return True
+        if stub_chat.is_chat(request.target):
+            return await self._answer_chat(request, reply, writer)
         try:
             validate_request(headers=request.headers, body=request.body)
         except Invalid as error:
@@ -181,6 +186,49 @@ class StubProvider:
         if request.body.get("stream"):
             return await self._stream(request.body, reply, blocks, writer)
         await _send(writer, 200, json.dumps(self._message(request.body, reply, blocks)).encode())
+        return True
+
+    async def _answer_chat(self, request: Request, reply: Reply, writer: asyncio.StreamWriter) -> bool:
+        target, body = request.target, request.body
+        wrong: tuple[int, str] | None = None
+        try:
+            stub_chat.validate_chat(target=target, headers=request.headers, body=body)
+        except Invalid as error:
+            wrong = error.status, str(error)
+        if wrong or reply.status != 200:
+            status, message = wrong or (reply.status, reply.message)
+            code = None if wrong else reply.error_code
+            refused = stub_chat.chat_error(status=status, message=message, code=code, target=target)
+            await _send(writer, status, json.dumps(refused).encode(), dict(reply.headers))
+            return True
+        text = stub_chat.echo_chat(body) if reply.blocks is None else stub_chat.chat_text(reply.blocks)
+        number = next(self._ids)
+        if not body.get("stream"):
+            whole = stub_chat.chat_message(
+                body=body, target=target, text=text, stop=reply.stop_reason, number=number
+            )
+            await _send(writer, 200, json.dumps(whole).encode())
+            return True
+        # The beginning of a prompt that came before is read from the cache, without being asked for.
+        fixed = str(body["messages"][0]["content"])
+        cached = count_tokens(fixed) if fixed in self._cached else 0
+        self._cached.add(fixed)
+        _write_head(
+            writer, 200, {"content-type": "text/event-stream; charset=utf-8", "transfer-encoding": "chunked"}
+        )
+        sent = 0
+        for is_text, data in stub_chat.chat_chunks(
+            body=body, target=target, text=text, stop=reply.stop_reason, number=number, cached=cached
+        ):
+            if reply.after_deltas is not None and is_text and sent >= reply.after_deltas:
+                return await self._cut(reply, writer, chat=True)
+            writer.write(b"%x\r\n%s\r\n" % (len(data), data))
+            await writer.drain()
+            if is_text:
+                sent += 1
+                await asyncio.sleep(reply.delta_seconds)
+        writer.write(b"0\r\n\r\n")
+        await writer.drain()
         return True
 
     async def _send_error(self, writer: asyncio.StreamWriter, reply: Reply) -> None:
@@ -267,9 +315,13 @@ class StubProvider:
         await writer.drain()
         return True
 
-    async def _cut(self, reply: Reply, writer: asyncio.StreamWriter) -> bool:
+    async def _cut(self, reply: Reply, writer: asyncio.StreamWriter, *, chat: bool = False) -> bool:
         if reply.cut == "hang":
             await asyncio.sleep(3600)
+        elif reply.cut == "error" and chat:
+            data = stub_chat.stream_error(reply.message)
+            writer.write(b"%x\r\n%s\r\n0\r\n\r\n" % (len(data), data))
+            await writer.drain()
         elif reply.cut == "error":
             failure = Reply(
                 status=529, error_type=reply.error_type or "overloaded_error", message=reply.message
@@ -349,9 +401,10 @@ async def _read_request(reader: asyncio.StreamReader) -> Request | None:
         if name:
             headers[name.lower()] = value.strip()
     body = await reader.readexactly(int(headers.get("content-length", 0)))
-    if not head[0].startswith("POST /v1/messages"):
+    method, target, _ = head[0].split(" ")
+    if method != "POST" or not (target == "/v1/messages" or stub_chat.is_chat(target)):
         raise ConnectionError(f"unexpected request: {head[0]}")
-    return Request(headers=headers, body=json.loads(body))
+    return Request(headers=headers, body=json.loads(body), target=target)
 
 
 def _write_head(writer: asyncio.StreamWriter, status: int, headers: dict[str, str]) -> None:
@@ -376,10 +429,10 @@ async def _event(writer: asyncio.StreamWriter, name: str, data: dict[str, Any]) 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="A local stand-in for Anthropic's Messages API.")
+    parser = argparse.ArgumentParser(description="A local stand-in for Anthropic, OpenAI and Azure OpenAI.")
     parser.add_argument("--port", type=int, default=8099)
     with StubProvider(port=parser.parse_args().port) as stub:
-        print(f"ANTHROPIC_BASE_URL={stub.url}", flush=True)
+        print(f"ANTHROPIC_BASE_URL={stub.url} OPENAI_BASE_URL={stub.url}/v1", flush=True)
         with contextlib.suppress(KeyboardInterrupt):
             threading.Event().wait()
 

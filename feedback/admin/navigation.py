@@ -10,7 +10,7 @@ from django.utils.translation import gettext as _
 
 from feedback.models import Review
 from tenants.admin_costs import may_see_costs
-from tenants.admin_operator import is_superuser
+from tenants.admin_operator import is_superuser, on_platform
 
 BADGE_UP_TO = 99
 
@@ -77,6 +77,9 @@ def sidebar(request: HttpRequest) -> list[dict[str, Any]]:
         (
             _("Platform"),
             [
+                _page(request, _("Breakers"), "electrical_services", "admin:breakers")
+                if on_platform(request)
+                else None,
                 _list(request, _("Schedules"), "schedule", "django_celery_beat.periodictask"),
                 _list(request, _("Crontabs"), "calendar_month", "django_celery_beat.crontabschedule"),
                 _list(request, _("Intervals"), "timer", "django_celery_beat.intervalschedule"),

@@ -20,11 +20,11 @@ from knowledge.answering.prompt import build_prompt
 from knowledge.answering.record import answer_object, conversation_turns, store_answer
 from knowledge.answering.spending import (
     complete_usage,
-    count_chars,
     prefers_cheaper,
     reserve_again,
     reserve_call,
     take_cheaper,
+    take_priced,
 )
 from knowledge.config import AnswerConfig
 from knowledge.embedding.base import EmbeddingError, Vectors
@@ -33,7 +33,7 @@ from knowledge.embedding.factory import load_embedder
 from knowledge.embedding.spaces import active_model, embeddings_unavailable
 from knowledge.llm.base import Finished, Passage, Prompt, ProviderError, Turn
 from knowledge.llm.extractive import NOTICE
-from knowledge.llm.gateway import Attempt, Gateway, Restarted
+from knowledge.llm.gateway import Attempt, Gateway, Restarted, count_chars
 from knowledge.models import Answer, Corpus
 from knowledge.retrieval.base import Filters, FoundPassage
 from knowledge.retrieval.evidence import judge_evidence
@@ -128,7 +128,8 @@ async def _travel(journey: Journey, *, config: AnswerConfig, gateway: Gateway) -
     k = question.k or config.k
     with watch.stage("prepare"):
         prepared = await run_db(_prepare, question=question, principal=principal, config=config)
-    if gateway.has_model and prefers_cheaper(prepared.standings):
+    config = take_priced(config, standings=prepared.standings)
+    if config.has_model and prefers_cheaper(prepared.standings):
         journey.warnings = warnings_of(prepared.standings)
         config = take_cheaper(config)
     with watch.stage("rewrite"):
@@ -151,7 +152,7 @@ async def _travel(journey: Journey, *, config: AnswerConfig, gateway: Gateway) -
         if cached is not None:
             for event in _replay(journey, cached):
                 yield event
-            for event in _say_no_model(journey, prepared=prepared, gateway=gateway):
+            for event in _say_no_model(journey, prepared=prepared, config=config):
                 yield event
             return
 
@@ -168,14 +169,14 @@ async def _travel(journey: Journey, *, config: AnswerConfig, gateway: Gateway) -
     journey.confidence = round(judge_evidence(passages=passages, config=config.retrieval), 4)
     is_weak = journey.confidence < config.retrieval.evidence_floor
     prompt = _prompt_of(journey, turns=prepared.turns)
-    if gateway.has_model and not is_weak:
+    if config.has_model and not is_weak:
         # Before the first event, so that a budget that is used up is said with a status.
         journey.reserved = await run_db(
             reserve_call,
             membership=principal.membership,
             request_id=question.request_id,
             chars=count_chars(prompt),
-            config=config.model,
+            models=config.models,
         )
     yield {"type": "sources", "data": journey.sources}
 
@@ -194,7 +195,7 @@ async def _travel(journey: Journey, *, config: AnswerConfig, gateway: Gateway) -
             async for event in events:
                 yield event
     # The model has read the conversation: its words may be in the answer, and are not for others who ask the same.
-    is_private = bool(prepared.turns) and gateway.has_model
+    is_private = bool(prepared.turns) and config.has_model
     if _may_be_cached(journey) and not is_private:
         payload = {
             "text": journey.text,
@@ -211,7 +212,7 @@ async def _travel(journey: Journey, *, config: AnswerConfig, gateway: Gateway) -
             answer=CachedAnswer(corpus_version=prepared.corpus_version, payload=payload),
             seconds=config.cache_seconds,
         )
-    for event in _say_no_model(journey, prepared=prepared, gateway=gateway):
+    for event in _say_no_model(journey, prepared=prepared, config=config):
         yield event
 
 
@@ -235,9 +236,9 @@ def _prepare(*, question: Question, principal: Principal, config: AnswerConfig) 
     )
 
 
-def _say_no_model(journey: Journey, *, prepared: Prepared, gateway: Gateway) -> list[Event]:
+def _say_no_model(journey: Journey, *, prepared: Prepared, config: AnswerConfig) -> list[Event]:
     """Once in a conversation, with its first answer. No part of what is cached: another conversation has its own once."""
-    if gateway.has_model or prepared.noticed or not journey.answered:
+    if config.has_model or prepared.noticed or not journey.answered:
         return []
     notice = f"\n\n{NOTICE}"
     journey.text += notice
@@ -315,7 +316,7 @@ async def _generate(
     first_byte = True
     stream = gateway.stream(
         prompt,
-        config.model,
+        config.models,
         on_cancelled=lambda attempt: journey.attempts.append(
             (complete_usage(attempt, chars=chars), "answer")
         ),

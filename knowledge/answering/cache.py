@@ -1,15 +1,12 @@
 """Wall 3: the exact-answer cache. No key without tenant and authorisation, no value without its corpus version."""
 
-import asyncio
 import hashlib
 import json
 import unicodedata
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
-from weakref import WeakKeyDictionary
 
-import redis.asyncio as aioredis
 import structlog
 from django.core.cache import cache as django_cache
 from redis.exceptions import RedisError
@@ -17,24 +14,11 @@ from redis.exceptions import RedisError
 from knowledge.answering.prompt import PROMPT_VERSION
 from knowledge.config import AnswerConfig
 from knowledge.retrieval.base import Filters
-from ragsite.core.config import config
 from ragsite.core.observability import CACHE_HITS, CACHE_MISSES
+from ragsite.core.redis import redis_client
 from tenants.models import Membership
 
 logger = structlog.get_logger(__name__)
-
-_clients: WeakKeyDictionary[asyncio.AbstractEventLoop, aioredis.Redis] = WeakKeyDictionary()
-
-
-def redis_client() -> aioredis.Redis:
-    """The event loop's own client; calls are bounded by the configured timeout."""
-    loop = asyncio.get_running_loop()
-    client = _clients.get(loop)
-    if client is None:
-        seconds = config().redis_timeout_seconds
-        client = aioredis.from_url(config().redis_url, socket_timeout=seconds, socket_connect_timeout=seconds)
-        _clients[loop] = client
-    return client
 
 
 def normalise_question(question: str) -> str:

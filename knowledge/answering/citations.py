@@ -101,8 +101,11 @@ class AnswerAssembler:
         return [Piece(text, citations)] if text or citations else []
 
     def _holds(self, cited: Cited) -> bool:
+        if cited.source not in self._passages:
+            return False
         quote = _squeeze(cited.quote)
-        return bool(quote) and quote in self._passages.get(cited.source, "")
+        # An empty quote stands for the whole passage; one of white space alone for nothing.
+        return quote in self._passages[cited.source] if quote else not cited.quote
 
 
 def _squeeze(text: str) -> str:

@@ -1,14 +1,14 @@
 """What the calls of a question may cost, set aside before they are made."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from decimal import Decimal
 from uuid import UUID
 
 from knowledge.answering.record import price_call
 from knowledge.config import AnswerConfig
-from knowledge.llm.base import ModelConfig, Prompt, Usage
+from knowledge.llm.base import ModelConfig, Usage
 from knowledge.llm.gateway import Attempt
-from knowledge.llm.prices import FREE_PROVIDERS
 from tenants.budgets import Standing, reserve_cost, warnings_of
 from tenants.models import Membership
 
@@ -19,18 +19,11 @@ ADDED_TOKENS = 600
 CHARS_PER_TOKEN = 4
 
 
-def count_chars(prompt: Prompt) -> int:
-    """The characters of everything that is sent."""
-    passages = sum(len(p.text) + len(p.title) + len(p.heading) + len(p.uri) for p in prompt.passages)
-    turns = sum(len(turn.question) + len(turn.answer) for turn in prompt.history)
-    return len(prompt.system) + len(prompt.question) + passages + turns
-
-
 def usual_tokens(config: AnswerConfig) -> int:
     """What a question uses, as it is taken from the rate limits before it is known; settled when it is answered."""
-    if config.model.provider in FREE_PROVIDERS:
+    if not config.models:
         return 0
-    return (config.retrieval.context_tokens + config.model.max_tokens) // 2
+    return (config.retrieval.context_tokens + config.models[0].max_tokens) // 2
 
 
 def most_tokens(*, chars: int, config: ModelConfig) -> Usage:
@@ -56,9 +49,19 @@ def prefers_cheaper(standings: tuple[Standing, ...]) -> bool:
 
 
 def take_cheaper(config: AnswerConfig) -> AnswerConfig:
-    """The small model in the place of the large one, with the large one's room for an answer."""
-    small = config.small_model
-    return replace(config, model=replace(config.model, provider=small.provider, model=small.model))
+    """The small models in the place of the large ones."""
+    return replace(config, models=config.small_models)
+
+
+def take_priced(config: AnswerConfig, *, standings: tuple[Standing, ...]) -> AnswerConfig:
+    """Under a budget the models that have a price, where there are any: nothing can be set aside for the others."""
+    if not standings:
+        return config
+
+    def priced(models: tuple[ModelConfig, ...]) -> tuple[ModelConfig, ...]:
+        return tuple(m for m in models if most_cost(chars=0, config=m) is not None) or models
+
+    return replace(config, models=priced(config.models), small_models=priced(config.small_models))
 
 
 def complete_usage(attempt: Attempt, *, chars: int) -> Attempt:
@@ -69,15 +72,18 @@ def complete_usage(attempt: Attempt, *, chars: int) -> Attempt:
     return replace(attempt, usage=replace(attempt.usage, input_tokens=sent))
 
 
-def reserve_call(*, membership: Membership, request_id: UUID, chars: int, config: ModelConfig) -> bool:
-    """Sets aside what a call may cost at most; whether anything was.
+def reserve_call(
+    *, membership: Membership, request_id: UUID, chars: int, models: Sequence[ModelConfig]
+) -> bool:
+    """Sets aside what a call to the dearest of the models may cost at most; whether anything was.
 
     Raises:
         Problem: 402 where a budget does not allow it.
     """
-    return reserve_cost(
-        membership=membership, request_id=request_id, amount=most_cost(chars=chars, config=config)
-    )
+    costs = [most_cost(chars=chars, config=model) for model in models]
+    known = [cost for cost in costs if cost is not None]
+    amount = max(known) if len(known) == len(costs) else None
+    return reserve_cost(membership=membership, request_id=request_id, amount=amount)
 
 
 def reserve_again(*, membership: Membership, request_id: UUID, failed: Attempt) -> bool:

@@ -1,9 +1,8 @@
 """Anthropic's models through the official client: streaming, citations, usage and prompt caching."""
 
 import asyncio
-import email.utils
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, Iterable
 from dataclasses import replace
 from typing import Any, Literal, NoReturn, cast
 
@@ -25,11 +24,9 @@ from knowledge.llm.base import (
     Usage,
 )
 from knowledge.llm.sentences import partition_text
+from knowledge.llm.wire import client_timeout, estimate_tokens, next_event, parse_retry_after, until
 
 DEFAULT_BASE_URL = "https://api.anthropic.com"
-CONNECT_SECONDS = 5.0
-# An estimate for text whose tokens the provider had no chance to report.
-CHARS_PER_TOKEN = 4
 
 # Models from 5.5 on think before they answer unless told otherwise, and what they think counts against
 # max_tokens and the first byte. Quoting the right passage needs none of it. Each model has its own word for
@@ -93,14 +90,14 @@ class AnthropicProvider:
         meter = _Meter(model=config.model)
         response: anthropic.AsyncStream[types.RawMessageStreamEvent] | None = None
         try:
-            async with _until(first_byte):
+            async with until(first_byte):
                 response = await self._client.messages.create(
                     model=config.model,
                     max_tokens=config.max_tokens,
                     system=_system_blocks(prompt.system),
                     messages=_messages(prompt),
                     stream=True,
-                    timeout=_timeout(config),
+                    timeout=client_timeout(config),
                     **_QUICK.get(config.model, {}),
                 )
                 events = aiter(response)
@@ -108,7 +105,7 @@ class AnthropicProvider:
             while event is not None and event.type != "message_stop":
                 for out in meter.read(event):
                     yield out
-                event = await _next_event(events, deadline)
+                event = await next_event(events, deadline)
             if event is None:
                 raise ProviderError("Anthropic's answer broke off; try again.", permanent=False)
             yield meter.finish(provider=self.name)
@@ -135,7 +132,7 @@ class AnthropicProvider:
                     max_tokens=config.max_tokens,
                     system=_system_blocks(system),
                     messages=[{"role": "user", "content": text}],
-                    timeout=_timeout(config),
+                    timeout=client_timeout(config),
                     **_QUICK.get(config.model, {}),
                 )
         except (anthropic.AnthropicError, httpx2.HTTPError, TimeoutError, ValueError) as error:
@@ -195,8 +192,7 @@ class _Meter:
     def usage_so_far(self) -> Usage | None:
         if self.usage is None:
             return None
-        estimate = -(-self.chars // CHARS_PER_TOKEN)
-        return replace(self.usage, output_tokens=max(self.usage.output_tokens, estimate))
+        return replace(self.usage, output_tokens=max(self.usage.output_tokens, estimate_tokens(self.chars)))
 
     def finish(self, *, provider: str) -> Finished:
         empty = not self.chars and self.stop_reason == "end_turn"
@@ -244,23 +240,6 @@ def _document(passage: Passage) -> types.DocumentBlockParam:
     return document
 
 
-def _timeout(config: ModelConfig) -> httpx2.Timeout:
-    # A floor below our own deadlines, for the case that a read blocks without being cancelled.
-    return httpx2.Timeout(config.call_seconds, connect=min(CONNECT_SECONDS, config.first_byte_seconds))
-
-
-def _until(when: float) -> asyncio.Timeout:
-    """A timeout at `when` on the monotonic clock; never spans a yield, which would cancel the consumer."""
-    return asyncio.timeout(max(0.0, when - time.monotonic()))
-
-
-async def _next_event(
-    events: AsyncIterator[types.RawMessageStreamEvent], deadline: float
-) -> types.RawMessageStreamEvent | None:
-    async with _until(deadline):
-        return await anext(events, None)
-
-
 def _merge_usage(seen: Usage, new: types.Usage | types.MessageDeltaUsage) -> Usage:
     """Usage is cumulative, and a field that a later event leaves out keeps its value."""
 
@@ -306,19 +285,6 @@ def _map_status(error: anthropic.APIStatusError, *, model: str, usage: Usage | N
     return ProviderError(
         _ADVICE[kind].format(model=model),
         permanent=kind not in _TRANSIENT_TYPES and error.status_code not in (408, 409),
-        retry_after=_parse_retry_after(error.response.headers),
+        retry_after=parse_retry_after(error.response.headers),
         usage=usage,
     )
-
-
-def _parse_retry_after(headers: httpx2.Headers) -> float | None:
-    """Seconds to wait: `retry-after-ms`, or `retry-after` as seconds or as an HTTP date."""
-    try:
-        if "retry-after-ms" in headers:
-            return max(0.0, float(headers["retry-after-ms"]) / 1000)
-        return max(0.0, float(headers["retry-after"]))
-    except KeyError:
-        return None
-    except ValueError:
-        date = email.utils.parsedate_tz(headers.get("retry-after", ""))
-        return max(0.0, email.utils.mktime_tz(date) - time.time()) if date else None

@@ -64,7 +64,8 @@ class TextDelta:
 
 @dataclass(frozen=True)
 class Cited:
-    """The current text block rests on `quote`, a verbatim part of the passage with `n == source`."""
+    """The current text block rests on `quote`, a verbatim part of the passage with `n == source`; on no part in
+    particular where `quote` is empty."""
 
     source: int
     quote: str
@@ -86,8 +87,8 @@ class Metered:
 class Finished:
     """The end of an answer.
 
-    `stop_reason` is the provider's own word: `end_turn`, `max_tokens`, `refusal`, or `empty` where the
-    model ended without a text. `fallback` is set by the gateway: another than the first provider answered.
+    `stop_reason` is `end_turn`, `max_tokens`, `refusal`, `content_filter`, another word of the provider's own, or `empty`
+    where the model ended without a text. `fallback` is set by the gateway: another than the first provider answered.
     """
 
     model: str

@@ -138,9 +138,7 @@ class ExtractiveProvider:
         )
 
     async def complete(self, *, system: str, text: str, config: ModelConfig) -> tuple[str, Finished]:
-        raise ProviderError(
-            "No language model is configured; set ANTHROPIC_API_KEY to use one.", permanent=True
-        )
+        raise ProviderError("Quoting the documents completes nothing; ask a language model.", permanent=True)
 
     async def close(self) -> None:
         """Nothing is held open."""

@@ -1,6 +1,11 @@
-"""The way to an answer through several providers: retry, then the next one, the extractive one last."""
+"""The way to an answer through several providers: retry, then the next one, the extractive one last.
+
+Every call to a provider passes ``Gateway._begin`` and ``Gateway._end``, whatever it is for: there the breakers are asked and
+told. Each ends as an ``Attempt``, whatever became of it, and by those it is settled.
+"""
 
 import asyncio
+import contextlib
 import random
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -20,9 +25,22 @@ from knowledge.llm.base import (
     TextDelta,
     Usage,
 )
+from knowledge.llm.wire import estimate_tokens
+from ragsite.core.breaker import Breaker, model_breaker
+from ragsite.core.breaker_rules import BreakerOpen, Outcome, Permit
 
-CHARS_PER_TOKEN = 4
-NO_MODEL = "No language model is configured; set ANTHROPIC_API_KEY to use one."
+NO_MODEL = "No language model is configured; set ANTHROPIC_API_KEY, OPENAI_API_KEY or AZURE_OPENAI_API_KEY."
+EXTRACTIVE = ModelConfig(provider="extractive", model="extractive")
+# What a call tells of its provider's health. A request that is wrong, or whose reader left, tells nothing.
+_HEALTH: dict[str, Outcome] = {
+    "success": "success",
+    "empty": "success",
+    "refused": "success",
+    "transient": "failure",
+    "broken": "failure",
+}
+# The words of the providers for an answer that they would not give.
+REFUSALS = frozenset({"refusal", "content_filter"})
 
 
 @dataclass(frozen=True)
@@ -80,43 +98,66 @@ GatewayEvent: TypeAlias = TextDelta | Cited | BlockEnd | Attempt | Restarted | F
 
 
 class Gateway:
-    """Tries `providers` in their order; the last one must always be able to answer."""
+    """Tries models in the order that a call gives; the extractive answerer, where there is one, comes last.
 
-    def __init__(self, providers: Sequence[Provider], *, policy: RetryPolicy | None = None) -> None:
+    Args:
+        breakers: of a provider, by its name.
+    """
+
+    def __init__(
+        self,
+        providers: Sequence[Provider],
+        *,
+        policy: RetryPolicy | None = None,
+        breakers: Callable[[str], Breaker] = model_breaker,
+    ) -> None:
         if not providers:
             raise ValueError("A gateway needs at least one provider; pass the extractive one.")
-        self._providers = tuple(providers)
+        self._providers = {provider.name: provider for provider in providers}
         self._policy = policy or RetryPolicy()
+        self._breakers = breakers
 
     @property
-    def has_model(self) -> bool:
-        """Whether a language model is configured, in front of the extractive answerer."""
-        return self._providers[0].name != "extractive"
+    def providers(self) -> tuple[str, ...]:
+        """The names of the providers of language models that are configured."""
+        return tuple(name for name in self._providers if name != EXTRACTIVE.provider)
 
     async def stream(
         self,
         prompt: Prompt,
-        config: ModelConfig,
+        models: Sequence[ModelConfig],
         *,
         on_cancelled: Callable[[Attempt], None] | None = None,
     ) -> AsyncGenerator[GatewayEvent, None]:
         """Answers `prompt`, with an `Attempt` for every call made and `Finished` last.
 
         Args:
+            models: in the order in which they are tried; those of providers that are not configured are passed over.
             on_cancelled: called with the attempt that was under way when the reader went away, as a closed
                 generator has no event left to tell what was spent. Must not block.
 
         Raises:
-            ProviderError: the last provider failed as well.
+            ProviderError: the last one failed as well.
         """
-        started = time.monotonic()
-        deadline = started + self._policy.deadline_seconds
-        for index, provider in enumerate(self._providers):
-            last = index == len(self._providers) - 1
+        deadline = time.monotonic() + self._policy.deadline_seconds
+        plan = [model for model in models if model.provider in self.providers]
+        if EXTRACTIVE.provider in self._providers:
+            plan.append(EXTRACTIVE)
+        if not plan:
+            raise ProviderError(NO_MODEL, permanent=True)
+        for index, model in enumerate(plan):
+            last = index == len(plan) - 1
             tried = 0
             while True:
                 tried += 1
-                call = _Call(provider=provider, config=_fit_config(config, deadline=deadline, last=last))
+                config = _fit_config(model, deadline=deadline, last=last)
+                call = _Call(provider=self._providers[model.provider], config=config, wanted=model)
+                try:
+                    await self._begin(call)
+                except BreakerOpen as error:
+                    if last:
+                        raise _left_alone(error) from None
+                    break
                 try:
                     async with aclosing(call.stream(prompt)) as events:
                         async for event in events:
@@ -124,9 +165,12 @@ class Gateway:
                 except (GeneratorExit, asyncio.CancelledError):
                     if on_cancelled is not None:
                         on_cancelled(call.attempt("cancelled"))
+                    await self._release(call)
                     raise
                 except ProviderError as error:
-                    yield call.fail(error)
+                    attempt = call.fail(error)
+                    await self._end(call, attempt)
+                    yield attempt
                     wait = self._policy.wait_seconds(tried=tried, retry_after=error.retry_after)
                     give_up = (
                         error.permanent
@@ -142,7 +186,9 @@ class Gateway:
                     if call.has_text:
                         yield Restarted(error.reason)
                     break
-                yield call.attempt(call.status)
+                attempt = call.attempt(call.status)
+                await self._end(call, attempt)
+                yield attempt
                 # A refusal or an empty answer helps nobody; the next provider can still quote the documents.
                 if call.status == "success" or last:
                     yield replace(call.finished, fallback=index > 0)
@@ -151,19 +197,86 @@ class Gateway:
                     yield Restarted("The language model declined to go on; the answer starts again.")
                 break
 
-    async def complete(self, *, system: str, text: str, config: ModelConfig) -> tuple[str, Finished]:
-        """One short call to the first provider, not retried: its callers have a way without it.
+    async def complete(
+        self,
+        *,
+        system: str,
+        text: str,
+        models: Sequence[ModelConfig],
+        on_attempt: Callable[[Attempt], None] = lambda attempt: None,
+    ) -> tuple[str, Finished]:
+        """One short call, to the first model whose provider is not left alone; not retried: its callers have a way
+        without it.
+
+        Args:
+            on_attempt: called with each call made, a failed or cancelled one too. Must not block.
 
         Raises:
-            ProviderError: no model is configured, or the call failed.
+            ProviderError: no model is configured, all are left alone, or the call failed.
         """
-        if not self.has_model:
-            raise ProviderError(NO_MODEL, permanent=True)
-        return await self._providers[0].complete(system=system, text=text, config=config)
+        resting: BreakerOpen | None = None
+        for model in models:
+            if model.provider not in self.providers:
+                continue
+            call = _Call(provider=self._providers[model.provider], config=model, wanted=model)
+            try:
+                await self._begin(call)
+            except BreakerOpen as error:
+                resting = error
+                continue
+            try:
+                answer = await call.complete(system=system, text=text)
+            except asyncio.CancelledError:
+                on_attempt(call.attempt("cancelled"))
+                await self._release(call)
+                raise
+            except ProviderError as error:
+                attempt = call.fail(error)
+                on_attempt(attempt)
+                await self._end(call, attempt)
+                raise
+            attempt = call.attempt(call.status)
+            on_attempt(attempt)
+            await self._end(call, attempt)
+            return answer, call.finished
+        raise _left_alone(resting) if resting else ProviderError(NO_MODEL, permanent=True)
+
+    async def _begin(self, call: "_Call") -> None:
+        """Before every call. Raises BreakerOpen."""
+        if not call.is_free:
+            call.permit = await self._breakers(call.wanted.provider).admit()
+
+    async def _end(self, call: "_Call", attempt: Attempt) -> None:
+        """After every call."""
+        if call.is_free:
+            return
+        outcome = "unknown" if call.ran_out_of_our_time else _HEALTH.get(attempt.status, "unknown")
+        await self._breakers(call.wanted.provider).report(call.permit, outcome, reason=attempt.reason)
+
+    async def _release(self, call: "_Call") -> None:
+        """A probe whose reader left makes way for another at once."""
+        if call.permit.is_probe:
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._breakers(call.wanted.provider).report(call.permit, "unknown")
 
     async def close(self) -> None:
-        for provider in self._providers:
+        for provider in self._providers.values():
             await provider.close()
+
+
+def _left_alone(error: BreakerOpen) -> ProviderError:
+    return ProviderError(
+        f"The language model has failed again and again; it is tried again in {error.retry_after:.0f} seconds.",
+        permanent=False,
+        retry_after=error.retry_after,
+    )
+
+
+def count_chars(prompt: Prompt) -> int:
+    """The characters of everything that is sent."""
+    passages = sum(len(p.title) + len(p.uri) + len(p.heading) + len(p.text) for p in prompt.passages)
+    history = sum(len(turn.question) + len(turn.answer) for turn in prompt.history)
+    return len(prompt.system) + len(prompt.question) + passages + history
 
 
 def _fit_config(config: ModelConfig, *, deadline: float, last: bool) -> ModelConfig:
@@ -176,15 +289,24 @@ def _fit_config(config: ModelConfig, *, deadline: float, last: bool) -> ModelCon
 
 
 class _Call:
-    """One call to one provider: passes its events on and remembers what the ledger needs."""
+    """One call to one provider: passes its events on and remembers what the ledger needs.
 
-    def __init__(self, *, provider: Provider, config: ModelConfig) -> None:
+    `config` is `wanted` with the time that is left.
+    """
+
+    def __init__(self, *, provider: Provider, config: ModelConfig, wanted: ModelConfig) -> None:
         self._provider = provider
-        self._config = config
+        self.config = config
+        self.wanted = wanted
+        self.permit = Permit()
         self._started = time.monotonic()
         self._usage = Usage()
         self._chars = 0
         self._finished: Finished | None = None
+
+    @property
+    def is_free(self) -> bool:
+        return self._provider.name == EXTRACTIVE.provider
 
     @property
     def has_text(self) -> bool:
@@ -197,12 +319,18 @@ class _Call:
 
     @property
     def status(self) -> AttemptStatus:
-        if self.finished.stop_reason == "refusal":
+        if self.finished.stop_reason in REFUSALS:
             return "refused"
         return "success" if self.has_text else "empty"
 
+    @property
+    def ran_out_of_our_time(self) -> bool:
+        """Cut short by the question's deadline, for which the provider is not to blame."""
+        was_cut = self.config.call_seconds < self.wanted.call_seconds
+        return was_cut and time.monotonic() - self._started >= 0.95 * self.config.first_byte_seconds
+
     async def stream(self, prompt: Prompt) -> AsyncGenerator[TextDelta | Cited | BlockEnd, None]:
-        async with aclosing(self._provider.stream(prompt, config=self._config)) as events:
+        async with aclosing(self._provider.stream(prompt, config=self.config)) as events:
             async for event in events:
                 if isinstance(event, Metered):
                     self._usage = event.usage
@@ -216,6 +344,11 @@ class _Call:
         if self._finished is None:
             raise ProviderError("The language model's answer broke off; try again.", permanent=False)
 
+    async def complete(self, *, system: str, text: str) -> str:
+        answer, self._finished = await self._provider.complete(system=system, text=text, config=self.config)
+        self._usage, self._chars = self._finished.usage, len(answer)
+        return answer
+
     def fail(self, error: ProviderError) -> Attempt:
         self._usage = error.usage or self._usage
         if self.has_text:
@@ -224,15 +357,11 @@ class _Call:
 
     def attempt(self, status: AttemptStatus, *, reason: str = "") -> Attempt:
         usage = self._usage
-        if status == "cancelled" and self._provider.name != "extractive":
-            estimate = -(-self._chars // CHARS_PER_TOKEN)
-            usage = replace(usage, output_tokens=max(usage.output_tokens, estimate))
-        model = self._finished.model if self._finished else self._config.model
-        if self._provider.name == "extractive":
-            model = "extractive"
+        if status == "cancelled" and not self.is_free:
+            usage = replace(usage, output_tokens=max(usage.output_tokens, estimate_tokens(self._chars)))
         return Attempt(
             provider=self._provider.name,
-            model=model,
+            model=self._finished.model if self._finished else self.config.model,
             status=status,
             usage=usage,
             seconds=time.monotonic() - self._started,

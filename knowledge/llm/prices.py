@@ -1,5 +1,6 @@
 """What a call costs: rows with effective dates and prompt-length tiers, and exact decimal arithmetic."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
@@ -9,6 +10,7 @@ from knowledge.llm.base import Usage
 
 MILLION = Decimal(1_000_000)
 FREE_PROVIDERS = frozenset({"extractive"})
+_SNAPSHOT = re.compile(r"-(?:\d{8}|\d{4}-\d{2}-\d{2})$")
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,8 @@ DEFAULT_PRICES: tuple[PriceRow, ...] = (
     _row("anthropic", "claude-opus-5-5", ("4", "20"), cache_read="0.05"),
     _row("openai", "gpt-4o", ("2.50", "10"), cache_write="1", cache_read="0.5"),
     _row("openai", "gpt-4o-mini", ("0.15", "0.60"), cache_write="1", cache_read="0.5"),
+    _row("azure", "gpt-4o", ("2.50", "10"), cache_write="1", cache_read="0.5"),
+    _row("azure", "gpt-4o-mini", ("0.15", "0.60"), cache_write="1", cache_read="0.5"),
 )
 
 
@@ -73,18 +77,15 @@ def price_usage(
     Args:
         rows: the price table.
         model: the name that was asked for or that the provider reports; a dated snapshot
-            (`claude-haiku-4-5-20251001`) takes the price of its model where it has no row of its own.
+            (`claude-haiku-4-5-20251001`, `gpt-4o-2024-08-06`) takes the price of its model where it has no row of its own.
         on: the day of the call.
 
     Returns:
         US dollars, exact and not rounded, or None when the table has no price for this model on that day.
     """
-    if provider in FREE_PROVIDERS:
+    if provider in FREE_PROVIDERS or usage == Usage():
         return Decimal(0)
-    names = [model]
-    base, dash, snapshot = model.rpartition("-")
-    if dash and len(snapshot) == 8 and snapshot.isdigit():
-        names.append(base)
+    names = list(dict.fromkeys((model, _SNAPSHOT.sub("", model))))
     valid = [r for r in rows if r.provider == provider and r.effective_from <= on and r.model in names]
     for name in names:
         tiers = [r for r in valid if r.model == name and r.min_prompt_tokens <= usage.prompt_tokens]

@@ -20,6 +20,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
 DEVELOPMENT_SECRET = "development-only-secret-key-that-production-refuses"  # noqa: S105
 
+PROVIDERS = ("anthropic", "openai", "azure")  # of language models
 Environment = Literal["dev", "staging", "prod"]
 
 
@@ -149,6 +150,22 @@ class Config(BaseSettings):
     anthropic_base_url: str = Field(default="", validation_alias=_conventional("ANTHROPIC_BASE_URL"))
     openai_api_key: str = Field(default="", validation_alias=_conventional("OPENAI_API_KEY"), repr=False)
     openai_base_url: str = Field(default="", validation_alias=_conventional("OPENAI_BASE_URL"))
+    openai_model: str = ""
+    openai_small_model: str = ""
+    azure_openai_api_key: str = Field(
+        default="", validation_alias=_conventional("AZURE_OPENAI_API_KEY"), repr=False
+    )
+    azure_openai_endpoint: str = Field(default="", validation_alias=_conventional("AZURE_OPENAI_ENDPOINT"))
+    azure_openai_api_version: str = Field(
+        default="2024-10-21", validation_alias=_conventional("AZURE_OPENAI_API_VERSION")
+    )
+    azure_openai_deployment: str = Field(
+        default="", validation_alias=_conventional("AZURE_OPENAI_DEPLOYMENT")
+    )
+    azure_openai_small_deployment: str = Field(
+        default="", validation_alias=_conventional("AZURE_OPENAI_SMALL_DEPLOYMENT")
+    )
+    providers: str = "anthropic,openai,azure"
     model: str = "claude-sonnet-5-5"
     small_model: str = "claude-haiku-5-5"
     max_tokens: int = Field(default=1000, ge=16, le=64_000)
@@ -247,7 +264,17 @@ class Config(BaseSettings):
             raise ValueError("must be the address that people open, for instance https://rag.example.com")
         return value.rstrip("/")
 
-    @field_validator("anthropic_base_url", "openai_base_url")
+    @field_validator("providers")
+    @classmethod
+    def _is_order(cls, value: str) -> str:
+        names = [name.strip() for name in value.split(",") if name.strip()]
+        if len(set(names)) < len(names) or set(names) - set(PROVIDERS):
+            raise ValueError(
+                f"must name some of {', '.join(PROVIDERS)}, each once, for instance openai,anthropic"
+            )
+        return value
+
+    @field_validator("anthropic_base_url", "openai_base_url", "azure_openai_endpoint")
     @classmethod
     def _is_http(cls, value: str) -> str:
         if value and not value.startswith(("http://", "https://")):
@@ -257,6 +284,11 @@ class Config(BaseSettings):
     @model_validator(mode="after")
     def _is_fit_for_its_environment(self) -> Self:
         wrong = []
+        if self.azure_openai_api_key and not (self.azure_openai_endpoint and self.azure_openai_deployment):
+            wrong.append(
+                "AZURE_OPENAI_API_KEY: give AZURE_OPENAI_ENDPOINT (https://….openai.azure.com) and"
+                " AZURE_OPENAI_DEPLOYMENT with it"
+            )
         if self.email_url and not self.email_from:
             wrong.append("RAGSITE_EMAIL_FROM: give the sender of e-mails, for instance ragsite@example.com")
         if self.environment == "dev":
@@ -279,6 +311,10 @@ class Config(BaseSettings):
         if wrong:
             raise ValueError("\n".join(wrong))
         return self
+
+    @property
+    def provider_order(self) -> list[str]:
+        return [name.strip() for name in self.providers.split(",") if name.strip()]
 
     @property
     def hosts(self) -> list[str]:

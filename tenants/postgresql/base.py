@@ -8,8 +8,11 @@ The settings are always local to a transaction: a session-level ``SET`` would le
 from collections.abc import Callable
 from typing import Any
 
+import psycopg
 from django.db.backends.postgresql import base
 
+from ragsite.core.breaker import database_breaker
+from ragsite.core.breaker_rules import BreakerOpen
 from tenants.scope import current_scope
 
 Settings = tuple[str, str, str]
@@ -51,6 +54,27 @@ class DatabaseWrapper(base.DatabaseWrapper):
         with self.wrap_database_errors:
             self.connection.execute(_APPLY, wanted)
         self._applied = wanted
+
+    def get_new_connection(self, conn_params: Any) -> Any:
+        """While the database is away, nobody waits for it: the breaker says so at once."""
+        breaker = database_breaker()
+        try:
+            permit = breaker.admit_now()
+        except BreakerOpen as error:
+            raise psycopg.OperationalError(str(error)) from None
+        failed_before = self._failed_connections()
+        try:
+            connection = super().get_new_connection(conn_params)
+        except psycopg.OperationalError as error:
+            # A pool whose connections are all in use is no sign of a database that is away.
+            is_away = not self.pool or self._failed_connections() > failed_before
+            breaker.report_now(permit, "failure" if is_away else "unknown", reason=type(error).__name__)
+            raise
+        breaker.report_now(permit, "success")
+        return connection
+
+    def _failed_connections(self) -> int:
+        return int(self.pool.get_stats().get("connections_errors", 0)) if self.pool else 0
 
     def connect(self) -> None:
         self._applied = NOTHING

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from ragsite import health
+from ragsite.core.breaker import model_breaker
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "platform", "owner"])
 
@@ -58,6 +59,13 @@ def test_metrics_are_guarded_and_named(client: Any, monkeypatch: Any) -> None:
     ):
         assert name in response.content.decode()
     assert client.get("/metrics", REMOTE_ADDR="203.0.113.9").status_code == 403
+    broken = model_breaker("anthropic")
+    for _ in range(5):
+        broken.report_now(broken.admit_now(), "failure", reason="overloaded")
+    page = client.get("/metrics").content.decode()
+    assert 'rag_breaker_state{component="model:anthropic"} 2.0' in page
+    assert 'rag_breaker_state{component="database"} 0.0' in page
+    assert 'rag_breaker_changes_total{component="model:anthropic",state="open"}' in page
     from types import SimpleNamespace
 
     monkeypatch.setattr(health, "config", lambda: SimpleNamespace(metrics_token="tök"))

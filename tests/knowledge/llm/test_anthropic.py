@@ -6,7 +6,7 @@ from contextlib import aclosing
 import pytest
 
 from knowledge.answering.prompt import build_prompt
-from knowledge.llm.anthropic import AnthropicProvider, _parse_retry_after
+from knowledge.llm.anthropic import AnthropicProvider
 from knowledge.llm.base import (
     BlockEnd,
     Cited,
@@ -20,6 +20,7 @@ from knowledge.llm.base import (
     TextDelta,
     Turn,
 )
+from knowledge.llm.wire import parse_retry_after
 from tests.stub_provider import Block, Reply, StubProvider
 
 KEY = "sk-ant-test-secret"
@@ -199,11 +200,11 @@ async def test_retry_after_as_milliseconds_and_as_a_date() -> None:
 
     import httpx2
 
-    assert _parse_retry_after(httpx2.Headers({"retry-after-ms": "1500"})) == 1.5
+    assert parse_retry_after(httpx2.Headers({"retry-after-ms": "1500"})) == 1.5
     date = email.utils.formatdate(time.time() + 60, usegmt=True)
-    assert 55 < (_parse_retry_after(httpx2.Headers({"retry-after": date})) or 0) <= 60
-    assert _parse_retry_after(httpx2.Headers({"retry-after": "soon"})) is None
-    assert _parse_retry_after(httpx2.Headers({})) is None
+    assert 55 < (parse_retry_after(httpx2.Headers({"retry-after": date})) or 0) <= 60
+    assert parse_retry_after(httpx2.Headers({"retry-after": "soon"})) is None
+    assert parse_retry_after(httpx2.Headers({})) is None
 
 
 async def test_no_first_byte_in_time(stub: StubProvider, provider: AnthropicProvider) -> None:

@@ -35,7 +35,7 @@ def make(stub: StubProvider, policy: RetryPolicy = QUICK) -> Gateway:
 
 
 async def collect(gateway: Gateway, config: ModelConfig = CONFIG) -> list[GatewayEvent]:
-    return [event async for event in gateway.stream(PROMPT, config)]
+    return [event async for event in gateway.stream(PROMPT, [config])]
 
 
 def attempts(events: list[GatewayEvent]) -> list[tuple[str, str]]:
@@ -170,7 +170,7 @@ async def test_a_reader_that_leaves_ends_the_call_and_learns_its_cost(
 ) -> None:
     stub.script(Reply(blocks=(Block("word " * 400),), delta_seconds=0.02))
     left: list[Attempt] = []
-    async with aclosing(gateway.stream(PROMPT, CONFIG, on_cancelled=left.append)) as events:
+    async with aclosing(gateway.stream(PROMPT, [CONFIG], on_cancelled=left.append)) as events:
         async for event in events:
             if isinstance(event, TextDelta):
                 break
@@ -185,7 +185,7 @@ async def test_a_cancelled_task_reports_too(stub: StubProvider, gateway: Gateway
     left: list[Attempt] = []
 
     async def read() -> None:
-        async for _ in gateway.stream(PROMPT, CONFIG, on_cancelled=left.append):
+        async for _ in gateway.stream(PROMPT, [CONFIG], on_cancelled=left.append):
             pass
 
     task = asyncio.create_task(read())
@@ -201,11 +201,11 @@ async def test_a_cancelled_task_reports_too(stub: StubProvider, gateway: Gateway
 async def test_without_a_model_the_documents_are_quoted() -> None:
     gateway = Gateway([ExtractiveProvider()])
     events = await collect(gateway)
-    assert not gateway.has_model
+    assert gateway.providers == ()
     assert finished(events).fallback is False
     assert attempts(events) == [("extractive", "success")]
     with pytest.raises(ProviderError, match="ANTHROPIC_API_KEY"):
-        await gateway.complete(system="s", text="t", config=CONFIG)
+        await gateway.complete(system="s", text="t", models=[CONFIG])
 
 
 async def test_the_last_providers_failure_is_the_answer(stub: StubProvider) -> None:
@@ -213,7 +213,7 @@ async def test_the_last_providers_failure_is_the_answer(stub: StubProvider) -> N
     stub.script(*[Reply(status=529)] * 3)
     seen: list[GatewayEvent] = []
     with pytest.raises(ProviderError, match="overloaded"):
-        async for event in gateway.stream(PROMPT, CONFIG):
+        async for event in gateway.stream(PROMPT, [CONFIG]):
             seen.append(event)
     assert attempts(seen) == [("anthropic", "transient")] * 3
     await gateway.close()
@@ -222,9 +222,9 @@ async def test_the_last_providers_failure_is_the_answer(stub: StubProvider) -> N
 async def test_complete_is_one_call(stub: StubProvider, gateway: Gateway) -> None:
     stub.script(Reply(status=529))
     with pytest.raises(ProviderError):
-        await gateway.complete(system="s", text="t", config=CONFIG)
+        await gateway.complete(system="s", text="t", models=[CONFIG])
     assert len(stub.requests) == 1
-    answer, _ = await gateway.complete(system="s", text="echo me", config=CONFIG)
+    answer, _ = await gateway.complete(system="s", text="echo me", models=[CONFIG])
     assert answer == "echo me"
 
 

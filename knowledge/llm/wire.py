@@ -1,0 +1,49 @@
+"""What the clients of all providers share: time limits that span no yield, and the wish to be asked again later."""
+
+import asyncio
+import email.utils
+import time
+from collections.abc import AsyncIterator
+from typing import TypeVar
+
+import httpx2
+
+from knowledge.llm.base import ModelConfig
+
+T = TypeVar("T")
+CONNECT_SECONDS = 5.0
+# An estimate for text whose tokens the provider had no chance to report.
+CHARS_PER_TOKEN = 4
+
+
+def estimate_tokens(chars: int) -> int:
+    return -(-chars // CHARS_PER_TOKEN)
+
+
+def client_timeout(config: ModelConfig) -> httpx2.Timeout:
+    # A floor below our own deadlines, for the case that a read blocks without being cancelled.
+    return httpx2.Timeout(config.call_seconds, connect=min(CONNECT_SECONDS, config.first_byte_seconds))
+
+
+def until(when: float) -> asyncio.Timeout:
+    """A timeout at `when` on the monotonic clock; never spans a yield, which would cancel the consumer."""
+    return asyncio.timeout(max(0.0, when - time.monotonic()))
+
+
+async def next_event(events: AsyncIterator[T], deadline: float) -> T | None:
+    """The next event, or None at the end. Raises TimeoutError at the deadline."""
+    async with until(deadline):
+        return await anext(events, None)
+
+
+def parse_retry_after(headers: httpx2.Headers) -> float | None:
+    """Seconds to wait: `retry-after-ms`, or `retry-after` as seconds or as an HTTP date (RFC 9110, 10.2.3)."""
+    try:
+        if "retry-after-ms" in headers:
+            return max(0.0, float(headers["retry-after-ms"]) / 1000)
+        return max(0.0, float(headers["retry-after"]))
+    except KeyError:
+        return None
+    except ValueError:
+        date = email.utils.parsedate_tz(headers.get("retry-after", ""))
+        return max(0.0, email.utils.mktime_tz(date) - time.time()) if date else None

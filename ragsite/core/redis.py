@@ -1,0 +1,113 @@
+"""The clients of Redis. When it has failed, they leave it alone for a while, so that nobody waits for it."""
+
+import asyncio
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import redis
+import redis.asyncio as aioredis
+from redis.asyncio.client import Pipeline as AsyncPipeline
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import NoBackoff
+from redis.client import Pipeline
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from ragsite.core.breaker_rules import BreakerOpen, BreakerPolicy, LocalBreaker, Outcome, Permit
+from ragsite.core.config import config
+
+KEY_PREFIX = "rag"
+CACHE = BreakerPolicy(failures=2, open_seconds=15, probe_seconds=5)
+# Whether Redis works cannot be kept in Redis: each process finds out for itself, at the cost of two failed calls.
+cache_breaker = LocalBreaker("cache", CACHE)
+# These wait on purpose, and running into the socket's time limit says nothing of the server.
+_BLOCKING = frozenset({"XREAD", "XREADGROUP", "BLPOP", "BRPOP"})
+# The server does not answer. Its other errors are answers.
+_AWAY = (RedisConnectionError, RedisTimeoutError, OSError, TimeoutError)
+
+
+@contextmanager
+def _guarded(command: Any = "") -> Iterator[None]:
+    """One call under the breaker; refused as a lost connection is, which every caller expects."""
+    try:
+        permit: Permit = cache_breaker.admit(uuid.uuid4().hex)
+    except BreakerOpen as error:
+        raise RedisConnectionError(str(error)) from None
+    outcome: Outcome = "unknown"
+    reason = ""
+    try:
+        yield
+        outcome = "success"
+    except _AWAY as error:
+        waits = command in _BLOCKING and isinstance(error, RedisTimeoutError | TimeoutError)
+        outcome = "unknown" if waits else "failure"
+        reason = type(error).__name__
+        raise
+    except redis.RedisError:
+        outcome = "success"
+        raise
+    finally:
+        cache_breaker.report(permit, outcome, reason)
+
+
+class _GuardedPipeline(Pipeline):
+    def execute(self, *args: Any, **options: Any) -> Any:
+        with _guarded():
+            return super().execute(*args, **options)
+
+
+class GuardedRedis(redis.Redis):
+    """What django-redis makes its connections of."""
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        with _guarded(args[0]):
+            return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+
+    def pipeline(self, transaction: bool = True, shard_hint: Any = None) -> Pipeline:
+        return _GuardedPipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)
+
+
+class _GuardedAsyncPipeline(AsyncPipeline):
+    async def execute(self, *args: Any, **options: Any) -> Any:
+        with _guarded():
+            return await super().execute(*args, **options)
+
+
+class GuardedAsyncRedis(aioredis.Redis):
+    async def execute_command(self, *args: Any, **options: Any) -> Any:
+        with _guarded(args[0]):
+            return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+
+    def pipeline(self, transaction: bool = True, shard_hint: Any = None) -> AsyncPipeline:
+        return _GuardedAsyncPipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)
+
+
+_clients: WeakKeyDictionary[asyncio.AbstractEventLoop, aioredis.Redis] = WeakKeyDictionary()
+
+
+def redis_client() -> aioredis.Redis:
+    """The event loop's own client; calls are bounded by the configured timeout."""
+    loop = asyncio.get_running_loop()
+    client = _clients.get(loop)
+    if client is None:
+        seconds = config().redis_timeout_seconds
+        client = GuardedAsyncRedis.from_url(
+            config().redis_url,
+            socket_timeout=seconds,
+            socket_connect_timeout=seconds,
+            # Once more, for a connection that the server has closed meanwhile; the default waits for seconds.
+            retry=AsyncRetry(NoBackoff(), 1),
+        )
+        _clients[loop] = client
+    return client
+
+
+def redis_connection() -> redis.Redis:
+    """The client for code that is not a coroutine."""
+    from django_redis import get_redis_connection
+
+    connection: redis.Redis = get_redis_connection("default")
+    return connection
