@@ -29,6 +29,9 @@ _WITHOUT_SERVERS = {
     "version",
 }
 _PREPARES_DATABASE = {"up", "migrate"}
+# Works in a tenant of its own, in an empty data folder as well as in any other: there it makes the tables first.
+_MIGRATES_EMPTY = {"evaluate"}
+_UNMIGRATED = ("42P01", "42703")  # PostgreSQL's “undefined table” and “undefined column”
 
 
 def run_command(arguments: Sequence[str]) -> int:
@@ -49,7 +52,14 @@ def run_command(arguments: Sequence[str]) -> int:
                 for number in (signal.SIGTERM, signal.SIGHUP):
                     catch_signal(number, _leave)
                 _prepare_environment(stack, command=arguments[1])
-            run()
+                if arguments[1] in _MIGRATES_EMPTY:
+                    _migrate_empty_database()
+            try:
+                run()
+            except Exception as error:
+                if (reason := _explain_database_error(error)) is None:
+                    raise
+                raise StartError(reason) from error
     except (StartError, ConfigError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
@@ -80,6 +90,37 @@ def _choose_runner(arguments: Sequence[str]) -> Callable[[], None]:
     from django.core.management import execute_from_command_line
 
     return lambda: execute_from_command_line(list(arguments))
+
+
+def _migrate_empty_database() -> None:
+    """Makes the tables of the embedded database where there are none; one that holds some is its operator's business."""
+    if "postgres" not in os.environ.get(EMBEDDED_VARIABLE, "").split():
+        return
+    import django
+
+    django.setup()
+    from django.core.management import call_command
+    from django.db import connections
+
+    if not connections["owner"].introspection.table_names():
+        sys.stderr.write("The data folder is new: its database is migrated first.\n")
+        call_command("migrate", verbosity=0)
+    connections.close_all()
+
+
+def _explain_database_error(error: Exception) -> str | None:
+    """One sentence for a database that is not migrated or does not answer; ``None`` for every other error."""
+    from django.db.utils import OperationalError, ProgrammingError
+
+    state = getattr(error.__cause__, "sqlstate", None)
+    if isinstance(error, ProgrammingError) and state in _UNMIGRATED:
+        return (
+            "The database is not migrated to this version: run “manage.py migrate” first, or “manage.py up”."
+        )
+    if isinstance(error, OperationalError) and (state is None or state.startswith(("08", "28", "3D", "57P"))):
+        told = str(error).strip().partition("\n")[0]
+        return f"The database cannot be used ({told}): see that it runs, and that DATABASE_URL is right."
+    return None
 
 
 def _leave(number: int, frame: FrameType | None) -> None:

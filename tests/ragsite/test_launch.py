@@ -1,14 +1,19 @@
 """What manage.py does before Django: which commands get servers, and failures in one sentence."""
 
+import json
 import os
 import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from django.db.utils import OperationalError, ProgrammingError
 
+from ragsite import launch
 from ragsite.launch import needs_servers
+from tests.knowledge.evaluation.beir_folder import write_beir
 from tests.ragsite.helpers import CHECKOUT, scratch_folder
 
 OURS = ("RAGSITE_", "DATABASE_URL", "REDIS_URL", "CELERY_BROKER_URL", "PORT", "DJANGO_SETTINGS_MODULE")
@@ -104,3 +109,58 @@ def test_manage_py_compiles_on_the_pythons_that_it_turns_away() -> None:
     import ast
 
     ast.parse(source, feature_version=(3, 6))
+
+
+def database_error(kind: type[Exception], state: str | None, words: str = "it failed\nLINE 1") -> Exception:
+    error = kind(words)
+    error.__cause__ = Exception()
+    error.__cause__.sqlstate = state  # type: ignore[attr-defined]
+    return error
+
+
+@pytest.mark.parametrize(
+    ("kind", "state", "told"),
+    [
+        (ProgrammingError, "42P01", "is not migrated to this version: run “manage.py migrate” first"),
+        (ProgrammingError, "42703", "is not migrated to this version"),
+        (OperationalError, None, "cannot be used (it failed): see that it runs"),
+        (OperationalError, "3D000", "cannot be used (it failed)"),
+    ],
+)
+def test_a_database_that_is_away_or_not_migrated_is_one_sentence(
+    kind: type[Exception], state: str | None, told: str, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    def fail() -> None:
+        raise database_error(kind, state)
+
+    monkeypatch.setattr(launch, "_choose_runner", lambda arguments: fail)
+    assert launch.run_command(["manage.py", "version"]) == 1
+    said = capsys.readouterr().err
+    assert told in said and said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "state"), [(ProgrammingError, "42601"), (OperationalError, "40P01"), (ValueError, None)]
+)
+def test_every_other_error_is_the_programs_own(
+    kind: type[Exception], state: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise database_error(kind, state)
+
+    monkeypatch.setattr(launch, "_choose_runner", lambda arguments: fail)
+    with pytest.raises(kind):
+        launch.run_command(["manage.py", "version"])
+
+
+@pytest.mark.long
+def test_an_evaluation_makes_its_tables_in_a_new_data_folder(tmp_path: Path) -> None:
+    folder = write_beir(tmp_path)
+    with scratch_folder() as data:
+        told = manage("tenant", "list", RAGSITE_DATA=str(data))
+        assert told.returncode == 1 and "is not migrated" in told.stderr and "Traceback" not in told.stderr
+        done = manage("evaluate", str(folder), "--json", RAGSITE_DATA=str(data))
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout.splitlines()[-1])["documents"] == 4
+        again = manage("evaluate", str(folder), RAGSITE_DATA=str(data))
+        assert "against the run of" in again.stdout and "is migrated first" not in again.stderr

@@ -8,6 +8,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from knowledge.config import answer_config
+from knowledge.embedding.base import EmbeddingError
 from knowledge.embedding.factory import embedder
 from knowledge.embedding.spaces import tenant_embedder
 from knowledge.evaluation.beir import DataSetError, read_data_set, read_lines
@@ -48,7 +49,7 @@ class Command(BaseCommand):
                 self._evaluate_tenant(options)
             else:
                 self._evaluate_folder(options)
-        except DataSetError as error:
+        except (DataSetError, EmbeddingError) as error:
             raise CommandError(str(error)) from None
         except Problem as problem:
             details = "\n".join(f"{error.field}: {error.detail}" for error in problem.errors)
