@@ -187,6 +187,7 @@ class DocumentShape(serializers.ModelSerializer[Document]):
             "version",
             "status",
             "error",
+            "note",
             "chunk_count",
             "created_at",
             "updated_at",

@@ -319,7 +319,7 @@ CONTENT = [
         "fingerprint",
         "stored_name",
     ),
-    *("version", "status", "error", "chunk_count", "indexed_at", "current_since", "updated_at"),
+    *("version", "status", "error", "note", "chunk_count", "indexed_at", "current_since", "updated_at"),
 ]
 
 
@@ -342,6 +342,7 @@ def _take_content(*, document: Document, prepared: Prepared, now: datetime) -> N
     document.version += 1
     document.status = Document.Status.INDEXED
     document.error = ""
+    document.note = parsed.note
     document.chunk_count = prepared.chunks
     document.indexed_at = now
 

@@ -32,8 +32,8 @@ _KIND_NUMBERS = {kind: number for number, kind in enumerate(_KINDS)}
 
 # The limits, then the bytes of the file's name and of the file.
 REQUEST = struct.Struct("=qqqqqqdqII")
-# What it is (D or E), then the bytes of: title or code, text or message, blocks, headings, their titles, pages.
-ANSWER = struct.Struct("=cIIIIII")
+# What it is (D or E), then the bytes of: title or code, text or message, blocks, headings, their titles, pages, the note.
+ANSWER = struct.Struct("=cIIIIIII")
 _DOCUMENT, _ERROR = b"D", b"E"
 _MAX_TITLE = 4000
 _MAX_MESSAGE = 4000
@@ -79,23 +79,24 @@ def write_document(document: ParsedDocument) -> list[bytes]:
         headings.tobytes(),
         "".join(titles).encode(),
         array("I", document.pages).tobytes(),
+        document.note.encode(),
     ]
     return [ANSWER.pack(_DOCUMENT, *map(len, parts)), *parts]
 
 
 def write_error(error: ParseError) -> list[bytes]:
     parts = [error.code.encode(), str(error).encode("utf-8", "replace")[:_MAX_MESSAGE]]
-    return [ANSWER.pack(_ERROR, *map(len, parts), 0, 0, 0, 0), *parts]
+    return [ANSWER.pack(_ERROR, *map(len, parts), 0, 0, 0, 0, 0), *parts]
 
 
 def read_sizes(head: bytes, *, limits: ParseLimits) -> tuple[bytes, list[int]]:
     """The kind of the answer and the sizes of its parts. Raises TooMuchError for more than the limits allow."""
     kind, *sizes = ANSWER.unpack(head)
     if kind == _ERROR:
-        bounds = [100, _MAX_MESSAGE, 0, 0, 0, 0]
+        bounds = [100, _MAX_MESSAGE, 0, 0, 0, 0, 0]
     elif kind == _DOCUMENT:
         most = limits.max_characters * _MAX_CHARACTER
-        bounds = [_MAX_TITLE, most, most, most, most, 4 * (limits.max_pages + 1)]
+        bounds = [_MAX_TITLE, most, most, most, most, 4 * (limits.max_pages + 1), _MAX_MESSAGE]
     else:
         raise WireError("an unknown kind of answer")
     if any(size > bound for size, bound in zip(sizes, bounds, strict=True)):
@@ -125,6 +126,7 @@ def read_answer(kind: bytes, parts: list[bytearray], *, media_type: str) -> Pars
             headings=_read_headings(headings, _read_text(parts[4]), length=len(text)),
             blocks=_read_blocks(blocks, length=len(text)),
             pages=_check_ascending(pages, last=len(text)),
+            note=_read_text(parts[6]),
         )
     except UnicodeDecodeError:
         raise WireError("no UTF-8") from None

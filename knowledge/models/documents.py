@@ -233,6 +233,13 @@ class Document(TenantModel):
     version = models.PositiveIntegerField(default=0, editable=False)
     status = models.CharField(max_length=10, choices=Status.choices, default=Status.PENDING, editable=False)
     error = models.TextField(blank=True, editable=False)
+    note = models.TextField(
+        blank=True,
+        default="",
+        db_default="",
+        editable=False,
+        help_text="What of its content could not be indexed, although the rest was.",
+    )
     text = models.TextField(blank=True, editable=False)
     pages = ArrayField(models.IntegerField(), default=list, blank=True, editable=False)
     chunk_count = models.PositiveIntegerField(default=0, editable=False)

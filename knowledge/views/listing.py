@@ -46,6 +46,7 @@ ROW = (
     "tags",
     "status",
     "error",
+    "note",
     "size",
     "chunk_count",
     "pending_name",

@@ -85,7 +85,7 @@ def show_jobs(jobs: Sequence[Job], principal: Principal) -> list[ShownJob]:
     membership = principal.membership
     documents = _by_id(
         Document.objects.visible_to(membership).only(
-            "title", "uri", "pending_uri", "chunk_count", "tenant_id"
+            "title", "uri", "pending_uri", "chunk_count", "note", "tenant_id"
         ),
         (job.document_id for job in jobs),
     )

@@ -36,7 +36,8 @@ class ParsedDocument:
     """The readable text of a document. Offsets everywhere are in characters (code points) of `text`.
 
     `blocks` and `headings` are in ascending order and blocks never overlap. `pages` holds the start offset of
-    page 1, 2, … and is empty when the format has no pages.
+    page 1, 2, … and is empty when the format has no pages. `note` is a sentence about what of the file is not in
+    the text; empty for a file that was read whole.
     """
 
     title: str
@@ -45,6 +46,7 @@ class ParsedDocument:
     headings: tuple[Heading, ...]
     blocks: tuple[Block, ...]
     pages: tuple[int, ...]
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -168,7 +170,9 @@ class DocumentBuilder:
             heading = titles.get(block.start)
             self.add(text[block.start : block.end], block.kind, level=heading.level if heading else None)
 
-    def build(self, *, title: str, media_type: str, pages: tuple[int, ...] = ()) -> ParsedDocument:
+    def build(
+        self, *, title: str, media_type: str, pages: tuple[int, ...] = (), note: str = ""
+    ) -> ParsedDocument:
         return ParsedDocument(
             title=title,
             text="".join(self._parts),
@@ -176,6 +180,7 @@ class DocumentBuilder:
             headings=tuple(self.headings),
             blocks=tuple(self.blocks),
             pages=pages,
+            note=note,
         )
 
 

@@ -34,6 +34,7 @@ _MACHINE_TITLE = re.compile(
 _BOLD = 600
 _CHARACTERS_PER_TITLE = 120
 _LOOKED_AT = 5  # pages of a PDF without text
+_NAMED_RUNS = 20  # of pages without text, in a note
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class _Line:
 
 
 def parse_pdf(data: bytes, *, filename: str, media_type: str, limits: ParseLimits) -> ParsedDocument:
-    """The text of all pages; ParsedDocument.pages holds where each begins.
+    """The text of all pages; ParsedDocument.pages holds where each begins, its note names those without text.
 
     Raises ParseError encrypted, damaged, too_large (pages) and no_text (a scan without a text layer).
     """
@@ -89,7 +90,28 @@ def parse_pdf(data: bytes, *, filename: str, media_type: str, limits: ParseLimit
     if _MACHINE_TITLE.search(metadata_title):
         metadata_title = ""
     title = metadata_title or _find_title(builder, pages) or make_title(filename)
-    return builder.build(title=title, media_type=media_type, pages=tuple(starts))
+    return builder.build(
+        title=title, media_type=media_type, pages=tuple(starts), note=_note_pages_without_text(pages)
+    )
+
+
+def _note_pages_without_text(pages: list[list[_Line]]) -> str:
+    """Which pages nothing was found on, in a sentence; empty when there are none."""
+    empty = [number for number, lines in enumerate(pages, 1) if not lines]
+    runs: list[list[int]] = []
+    for number in empty:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1] = [runs[-1][0], number]
+        else:
+            runs.append([number])
+    named = [f"{run[0]}–{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs]
+    if len(named) > _NAMED_RUNS:
+        named[_NAMED_RUNS:] = ["…"]
+    if not named:
+        return ""
+    which = f"Pages {', '.join(named)}" if len(empty) > 1 else f"Page {named[0]}"
+    holds = "hold no text and were" if len(empty) > 1 else "holds no text and was"
+    return f"{which} of {len(pages):,} {holds} skipped: where they are scans, run OCR on the file and upload the result."
 
 
 def _open(data: bytes, *, filename: str) -> pdfium.PdfDocument:

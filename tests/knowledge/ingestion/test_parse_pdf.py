@@ -168,3 +168,18 @@ def test_too_many_pages_are_refused():
 def test_a_truncated_file_is_damaged():
     assert refuse(write_pdf([PAGE_1])[:300]).code == "damaged"
     assert refuse(b"%PDF-1.7\n" + bytes(range(256)) * 20).code == "damaged"
+
+
+def test_pages_without_text_are_named():
+    def note(*pages):
+        return parse_document(data=write_pdf(pages), filename="plan.pdf").note
+
+    assert note(PAGE_1, PAGE_2) == ""
+    assert note(PAGE_1, [], PAGE_2) == (
+        "Page 2 of 3 holds no text and was skipped: where they are scans, run OCR on the file and upload the result."
+    )
+    assert note([], PAGE_1, [], [], [], PAGE_2, []).startswith(
+        "Pages 1, 3–5, 7 of 7 hold no text and were skipped:"
+    )
+    many = note(*([PAGE_1, []] * 30))
+    assert "39, 40" not in many and "38, 40, …" in many and len(many) < 300

@@ -378,6 +378,7 @@ def make_document() -> ParsedDocument:
         (Heading(0, 1, "héad"),),
         (Block(0, 4, "heading"), Block(6, 12, "list")),
         (0, 6),
+        "Page 2 is ä picture.",
     )
 
 
