@@ -27,7 +27,7 @@ from tenants.pages import member_page, render_page, shell_context
 
 MANAGE = Ability.MANAGE.value
 FORM = "knowledge/manage/source_form.html"
-FIELDS = ("name", "path", "collection", "tags", "schedule", "time_zone")
+FIELDS = ("name", "path", "collection", "tags", "schedule", "time_zone", "callback_url")
 WEEK = (1, 2, 3, 4, 5, 6, 0)
 
 
@@ -64,6 +64,7 @@ def _stored(source: Source) -> dict[str, Any]:
         "collection": source.collection.slug if source.collection_id else "",
         "tags": source.tags,
         "time_zone": source.time_zone,
+        "callback_url": source.callback_url,
     }
 
 
@@ -76,6 +77,7 @@ def _typed(request: HttpRequest, kind: SourceKind) -> dict[str, Any]:
         "collection": posted.get("collection", ""),
         "tags": chosen_tags(request),
         "time_zone": posted.get("time_zone", "").strip(),
+        "callback_url": posted.get("callback_url", "").strip(),
     }
 
 

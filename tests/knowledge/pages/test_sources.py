@@ -137,17 +137,20 @@ def test_pausing_stops_the_schedule_even_when_the_folder_is_gone(cast: Any, root
         assert {"source.pause", "source.resume"} <= set(events.values_list("action", flat=True))
 
 
-def test_it_is_changed(cast: Any, root: Path) -> None:
+def test_it_is_changed(cast: Any, root: Path, configure: Any) -> None:
+    configure(RAGSITE_SOURCE_ALLOWED_HOSTS="127.0.0.1", RAGSITE_INGEST_ROOT=root)
     source, ada = make(cast), signed_in("ada")
     page = html_of(ada.get(f"/sources/{source.pk}/edit/"))
     assert 'value="daily" checked' in page and 'name="daily_at" value="02:00"' in page
     assert 'value="faq" checked' in page
     changed = form(schedule_kind="weekly", weekly_at="06:30", weekly_on=["1", "3"], tags=[], name="Renamed")
+    changed["callback_url"] = "http://127.0.0.1:9/done"
     response = ada.post(f"/sources/{source.pk}/edit/", changed)
     assert response.headers["Location"] == f"/sources/{source.pk}/"
     words = words_of(html_of(ada.get(f"/sources/{source.pk}/")))
     assert "every Monday and Wednesday at 06:30, Europe/Berlin" in words and "Renamed" in words
     page = html_of(ada.get(f"/sources/{source.pk}/edit/"))
+    assert 'name="callback_url" value="http://127.0.0.1:9/done"' in page
     assert 'name="weekly_on" value="1" checked' in page and 'name="weekly_on" value="2">' in page
     ada.post(f"/sources/{source.pk}/edit/", form(schedule_kind="never"))
     assert not PeriodicTask.objects.filter(name=task_name(source)).exists()
@@ -165,6 +168,7 @@ def test_it_is_changed(cast: Any, root: Path) -> None:
         ({"schedule_kind": "cron", "cron": "61 * * * *"}, "schedule", "cannot be read"),
         ({"schedule_kind": "never", "time_zone": "Mars/Olympus"}, "time_zone", "is no time zone"),
         ({"other_tags": "A!"}, "tags", "is not a tag"),
+        ({"callback_url": "http://169.254.169.254/done"}, "callback_url", "public internet"),
     ],
 )
 def test_what_is_wrong_is_said_at_its_field(
