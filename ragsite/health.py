@@ -2,8 +2,6 @@
 
 import asyncio
 import contextlib
-import hmac
-import ipaddress
 import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -14,7 +12,7 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.utils import timezone
 from django.views.decorators.http import require_GET
 from django_redis import get_redis_connection
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from knowledge.config import configured_providers
 from knowledge.embedding.base import EmbeddingError
@@ -32,6 +30,7 @@ from ragsite.core.observability import (
     INDEX_DOCUMENTS,
     QUEUE_DEPTH,
 )
+from ragsite.core.scrape import FORBIDDEN, collect_metrics, may_scrape
 
 logger = structlog.get_logger(__name__)
 
@@ -135,17 +134,13 @@ async def readyz(request: HttpRequest) -> JsonResponse:
 @require_GET
 async def metrics(request: HttpRequest) -> HttpResponse:
     """Prometheus's text format, for the configured token, or from this machine where none is configured."""
-    token = config().metrics_token
-    given = request.headers.get("Authorization", "").removeprefix("Bearer ")
-    if token:
-        allowed = hmac.compare_digest(token.encode(), given.encode())
-    else:
-        try:
-            allowed = ipaddress.ip_address(request.META.get("REMOTE_ADDR", "")).is_loopback
-        except ValueError:
-            allowed = False
+    allowed = may_scrape(
+        token=config().metrics_token,
+        authorization=request.headers.get("Authorization", ""),
+        address=request.META.get("REMOTE_ADDR", ""),
+    )
     if not allowed:
-        return HttpResponse("Send the metrics token as “Authorization: Bearer …”.\n", status=403)
+        return HttpResponse(FORBIDDEN, status=403)
     with contextlib.suppress(DatabaseError):  # the other figures are told all the same
         for queue, depth in (await run_db(queue_depths)).items():
             QUEUE_DEPTH.labels(queue).set(depth)
@@ -155,7 +150,7 @@ async def metrics(request: HttpRequest) -> HttpResponse:
         INDEX_BYTES.set(sizes["original_bytes"])
     for row in await run_db(read_states):
         BREAKER_STATE.labels(row["name"]).set(BREAKER_LEVELS[row["state"]])
-    return HttpResponse(generate_latest(), content_type=CONTENT_TYPE_LATEST)
+    return HttpResponse(collect_metrics(), content_type=CONTENT_TYPE_LATEST)
 
 
 def load_model_in_background() -> None:

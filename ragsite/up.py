@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from ragsite.core.config import CHECKOUT, Config, read_config
+from ragsite.core.scrape import share_metrics
 from ragsite.embedded import revive_servers
 from ragsite.processes import die_with_parent, watch_parent
 from ragsite.stack import Part, Stack, check_port, hold_stack
@@ -59,6 +60,7 @@ def run_up(*, host: str | None, port: int | None, follow_parent: bool) -> None:
     with hold_stack(data=config.data):
         check_port(host=host, port=port)
         check_weights(data=config.data)
+        share_metrics(folder=config.data / "run" / "metrics")
         address = f"http://{_reachable(host)}:{port}/"
         log_ins = _LOG_INS if config.environment == "dev" else ""
         Stack(

@@ -134,6 +134,7 @@ class Config(BaseSettings):
     log_format: Literal["auto", "json", "console"] = "auto"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     metrics_token: str = ""
+    worker_metrics_port: int = Field(default=0, ge=0, le=65535)
 
     database_url: str = Field(default="", validation_alias=_conventional("DATABASE_URL"))
     app_database_url: str = ""

@@ -26,7 +26,7 @@ CACHE_MISSES = Counter("rag_cache_misses_total", "Cache misses", ["layer"])
 LLM_CALLS = Counter("rag_llm_calls_total", "Model calls", ["provider", "model", "status"])
 LLM_COST = Counter("rag_llm_cost_dollars_total", "Model cost in US dollars", ["model"])
 LLM_TOKENS = Counter("rag_llm_tokens_total", "Model tokens", ["model", "kind"])
-ACTIVE_REQUESTS = Gauge("rag_active_requests", "Questions being answered")
+ACTIVE_REQUESTS = Gauge("rag_active_requests", "Questions being answered", multiprocess_mode="livesum")
 RETRIEVAL_RESULTS = Histogram(
     "rag_retrieval_results", "Passages per question", buckets=(0, 1, 2, 3, 5, 10, 20)
 )
@@ -37,10 +37,12 @@ INDEX_REFRESH = Histogram(
 EMPTY_RESULTS = Counter("rag_empty_results_total", "Questions without enough evidence")
 FEEDBACK = Counter("rag_feedback_total", "Ratings", ["rating"])
 INGESTED = Counter("rag_ingest_documents_total", "Documents ingested", ["status"])
-INDEX_DOCUMENTS = Gauge("rag_index_documents", "Documents of all tenants that are not deleted")
-INDEX_CHUNKS = Gauge("rag_index_chunks", "Passages that are searched")
-INDEX_BYTES = Gauge("rag_index_bytes", "Originals of the documents, in bytes")
-QUEUE_DEPTH = Gauge("rag_queue_depth", "Jobs that wait", ["queue"])
+INDEX_DOCUMENTS = Gauge(
+    "rag_index_documents", "Documents of all tenants that are not deleted", multiprocess_mode="mostrecent"
+)
+INDEX_CHUNKS = Gauge("rag_index_chunks", "Passages that are searched", multiprocess_mode="mostrecent")
+INDEX_BYTES = Gauge("rag_index_bytes", "Originals of the documents, in bytes", multiprocess_mode="mostrecent")
+QUEUE_DEPTH = Gauge("rag_queue_depth", "Jobs that wait", ["queue"], multiprocess_mode="mostrecent")
 BUDGETS = Counter(
     "rag_budget_events_total", "Budgets near their end, spent, and questions refused", ["event"]
 )

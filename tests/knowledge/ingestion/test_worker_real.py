@@ -5,16 +5,20 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
+from urllib.request import urlopen
 
 from django.db import connections
 from django.utils import timezone
+from standardwebhooks.webhooks import Webhook
 
 from tests.knowledge.helpers import eventually, send, upload
+from tests.knowledge.ingestion.sources.git_servers import free_port
+from tests.knowledge.ingestion.sources.sites import Page, serve_site
 from tests.knowledge.shared import _django_db_helper, on_shared_cast  # noqa: F401
 
 pytestmark = on_shared_cast
@@ -67,7 +71,18 @@ def kill(process: subprocess.Popen[bytes]) -> None:
     process.wait(timeout=20)
 
 
-def test_a_worker_indexes_and_another_takes_over_when_it_is_killed(shared: Any, tmp_path: Path) -> None:
+def test_a_worker_indexes_and_another_takes_over_when_it_is_killed(
+    shared: Any, tmp_path: Path, configure: Any
+) -> None:
+    # The workers have it from this process's environment.
+    port = free_port()
+    metrics = tmp_path / "metrics"
+    metrics.mkdir()
+    configure(
+        RAGSITE_SOURCE_ALLOWED_HOSTS="127.0.0.1",
+        RAGSITE_WORKER_METRICS_PORT=port,
+        PROMETHEUS_MULTIPROC_DIR=metrics,
+    )
     from knowledge.models import Chunk, Document, Job
     from knowledge.tasks import recover_jobs, sync_source
     from tenants.scope import scope
@@ -101,7 +116,7 @@ def test_a_worker_indexes_and_another_takes_over_when_it_is_killed(shared: Any, 
         Job.objects.filter(pk=large["task_id"]).update(heartbeat_at=timezone.now() - timedelta(minutes=1))
     # What beat does every ten seconds.
     recover_jobs()
-    with worker(tmp_path / "second.log"):
+    with worker(tmp_path / "second.log"), ExitStack() as stack:
         eventually(lambda: done(large), 120, f"nobody took over: {tmp_path}/second.log")
         with scope(tenant_id=shared.acme.pk, tags=None):
             assert Job.objects.get(pk=large["task_id"]).attempts == 2
@@ -111,6 +126,9 @@ def test_a_worker_indexes_and_another_takes_over_when_it_is_killed(shared: Any, 
         folder.mkdir()
         (folder / "a.md").write_text("# A\n\nText.\n")
         source = scheduled_source(shared, folder)
+        receiver = stack.enter_context(serve_site())
+        receiver.pages["/done"] = Page(status=204)
+        secret = tell_of_the_end(shared, source, f"{receiver.url}/done")
         sync_source.apply_async(kwargs={"source_id": source}, headers={"ragsite_tenant": str(shared.acme.pk)})
         eventually(lambda: done(reference), 120, "the second upload was never indexed")
         assert chunks(large) == chunks(reference) and len(chunks(large)) >= 100
@@ -120,6 +138,26 @@ def test_a_worker_indexes_and_another_takes_over_when_it_is_killed(shared: Any, 
             return [t for t in listed if t["kind"] == "sync" and t["documents"]["changed"] == 1]
 
         eventually(synced, 60, "the scheduled task made no job")
+        eventually(lambda: receiver.asked, 60, "nobody was told of its end")
+        event = Webhook(secret).verify(receiver.asked[0].body, receiver.asked[0].headers)
+        assert event["type"] == "job.completed" and event["data"]["id"] == synced()[0]["id"]
+        eventually(lambda: synced()[0]["callback"]["state"] == "sent", 20, "the job does not say so")
+        # What both workers counted, by the address of the one that lives and by the web process's.
+        indexed = 'rag_ingest_documents_total{status="success"} 4.0'
+        with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as told:
+            assert indexed in told.read().decode()
+        assert indexed in shared.ada.client.get("/metrics").content.decode()
+
+
+def tell_of_the_end(shared: Any, source: str, url: str) -> str:
+    """Has the source's jobs call this address when they have ended; the secret they sign with."""
+    from knowledge.models import Source
+    from knowledge.webhooks.secrets import rotate_secret
+    from tenants.scope import scope
+
+    with scope(tenant_id=shared.acme.pk, tags=None):
+        Source.objects.filter(pk=source).update(callback_url=url)
+        return rotate_secret(source=Source.objects.get(pk=source))
 
 
 def scheduled_source(shared: Any, folder: Path) -> str:
