@@ -57,6 +57,18 @@ def damage_explained(filename: str) -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def open_archive(
+    data: bytes, *, filename: str, limits: ParseLimits, marks: str, kind: str
+) -> Iterator[io.BytesIO]:
+    """The archive as a file, once ``check_archive`` has found nothing against it; what its reader makes of damage inside the
+    block becomes a ParseError.
+    """
+    check_archive(data, filename=filename, limits=limits, marks=marks, kind=kind)
+    with damage_explained(filename):
+        yield io.BytesIO(data)
+
+
 def check_archive(data: bytes, *, filename: str, limits: ParseLimits, marks: str, kind: str) -> None:
     """Refuse an archive by its directory alone, and one whose XML declares a document type.
 

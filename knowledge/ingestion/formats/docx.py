@@ -4,14 +4,13 @@ unpacked.
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Iterator
 from typing import Any
 
 import docx
 
-from knowledge.ingestion.formats.archive import check_archive, damage_explained
+from knowledge.ingestion.formats.archive import open_archive
 from knowledge.ingestion.formats.base import (
     CODE,
     HEADING,
@@ -40,9 +39,8 @@ def parse_docx(data: bytes, *, filename: str, media_type: str, limits: ParseLimi
 
     Raises ParseError too_large for an archive that would unpack beyond the limits, damaged, and no_text.
     """
-    check_archive(data, filename=filename, limits=limits, marks="word/", kind="a Word document")
-    with damage_explained(filename):
-        document = docx.Document(io.BytesIO(data))
+    with open_archive(data, filename=filename, limits=limits, marks="word/", kind="a Word document") as file:
+        document = docx.Document(file)
         styles = {style.style_id: style.name or "" for style in document.styles}
         title = shorten_title(document.core_properties.title or "")
         body: Any = document.element.body

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import posixpath
 import re
 import zipfile
@@ -11,7 +10,7 @@ from urllib.parse import unquote
 
 from lxml import etree
 
-from knowledge.ingestion.formats.archive import check_archive, damage_explained
+from knowledge.ingestion.formats.archive import open_archive
 from knowledge.ingestion.formats.base import (
     HEADING,
     DocumentBuilder,
@@ -39,9 +38,11 @@ def parse_epub(data: bytes, *, filename: str, media_type: str, limits: ParseLimi
 
     Raises ParseError too_large, encrypted (copy protection), wrong_type, damaged and no_text.
     """
-    check_archive(data, filename=filename, limits=limits, marks=_CONTAINER, kind="an EPUB book")
     builder = DocumentBuilder(filename=filename, limits=limits)
-    with damage_explained(filename), zipfile.ZipFile(io.BytesIO(data)) as archive:
+    with (
+        open_archive(data, filename=filename, limits=limits, marks=_CONTAINER, kind="an EPUB book") as file,
+        zipfile.ZipFile(file) as archive,
+    ):
         names = set(archive.namelist())
         if _ENCRYPTION in names and _is_protected(archive.read(_ENCRYPTION)):
             raise ParseError(

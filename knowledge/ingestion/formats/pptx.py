@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +9,7 @@ import pptx
 from lxml import etree
 from pptx.enum.shapes import PP_PLACEHOLDER
 
-from knowledge.ingestion.formats.archive import check_archive, damage_explained
+from knowledge.ingestion.formats.archive import open_archive
 from knowledge.ingestion.formats.base import (
     HEADING,
     LIST,
@@ -45,11 +44,12 @@ def parse_pptx(data: bytes, *, filename: str, media_type: str, limits: ParseLimi
 
     Raises ParseError too_large, encrypted, wrong_type, damaged and no_text.
     """
-    check_archive(data, filename=filename, limits=limits, marks="ppt/", kind="a PowerPoint presentation")
     builder = DocumentBuilder(filename=filename, limits=limits)
     starts: list[int] = []
-    with damage_explained(filename):
-        presentation = pptx.Presentation(io.BytesIO(data))
+    with open_archive(
+        data, filename=filename, limits=limits, marks="ppt/", kind="a PowerPoint presentation"
+    ) as file:
+        presentation = pptx.Presentation(file)
         title = shorten_title(presentation.core_properties.title or "")
         slides = list(presentation.slides)
         if len(slides) > limits.max_pages:

@@ -6,13 +6,12 @@ Rows are read one after the other, so that a sheet costs the memory of its text 
 from __future__ import annotations
 
 import datetime as dt
-import io
 from collections.abc import Iterator
 from typing import Any
 
 import openpyxl
 
-from knowledge.ingestion.formats.archive import check_archive, damage_explained
+from knowledge.ingestion.formats.archive import open_archive
 from knowledge.ingestion.formats.base import (
     HEADING,
     PARAGRAPH,
@@ -38,10 +37,9 @@ def parse_xlsx(data: bytes, *, filename: str, media_type: str, limits: ParseLimi
 
     A sheet that is too long says so at its end. Raises ParseError too_large, encrypted, wrong_type, damaged and no_text.
     """
-    check_archive(data, filename=filename, limits=limits, marks="xl/", kind="an Excel workbook")
     builder = DocumentBuilder(filename=filename, limits=limits)
-    with damage_explained(filename):
-        workbook = openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=True, keep_links=False)
+    with open_archive(data, filename=filename, limits=limits, marks="xl/", kind="an Excel workbook") as file:
+        workbook = openpyxl.load_workbook(file, read_only=True, data_only=True, keep_links=False)
         title = shorten_title(str(workbook.properties.title or ""))
         cells = _MAX_CELLS
         for sheet in workbook.worksheets[:_MAX_SHEETS]:
