@@ -261,6 +261,7 @@ def _summarise(runs: Sequence[Figures], *, documents: int, size: int) -> Figures
         "chunks_per_s": round(chunks / seconds, 2),
         "mb_per_s": round(count * size / 2**20 / seconds, 4),
         "cpu_seconds": round(sum(run["cpu_seconds"] for run in runs) / count, 2),
+        "cpu_ms_per_chunk": round(1000 * sum(run["cpu_seconds"] for run in runs) / chunks, 2),
         "peak_rss_mb": max(run["peak_rss_mb"] for run in runs),
         "chunks": chunks // count,
         "failed": sum(run.get("failed", 0) for run in runs),
@@ -269,5 +270,9 @@ def _summarise(runs: Sequence[Figures], *, documents: int, size: int) -> Figures
 
 def _compare(ours: Figures, peer: Figures) -> Figures:
     rates = {name: ours[name] / peer[name] for name in ("documents_per_s", "chunks_per_s", "mb_per_s")}
-    costs = {name: peer[name] / ours[name] for name in ("cpu_seconds", "peak_rss_mb") if ours[name]}
+    costs = {
+        name: peer[name] / ours[name]
+        for name in ("cpu_seconds", "cpu_ms_per_chunk", "peak_rss_mb")
+        if ours[name]
+    }
     return {name: round(value, 3) for name, value in (rates | costs).items()}

@@ -49,7 +49,10 @@ BUDGETS = Counter(
 LIMITED = Counter("rag_limited_total", "Requests refused by a rate limit", ["subject", "what"])
 LIMITS_SKIPPED = Counter("rag_limits_skipped_total", "Requests that passed uncounted, as Redis was away")
 BREAKER_STATE = Gauge(
-    "rag_breaker_state", "0 closed, 1 half open (one call at a time tries), 2 open", ["component"]
+    "rag_breaker_state",
+    "0 closed, 1 half open (one call at a time tries), 2 open",
+    ["component"],
+    multiprocess_mode="mostrecent",
 )
 BREAKER_CHANGES = Counter("rag_breaker_changes_total", "Changes of a breaker's state", ["component", "state"])
 UNSCOPED = Counter("rag_unscoped_total", "Platform work across tenants", ["reason"])

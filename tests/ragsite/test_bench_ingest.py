@@ -54,10 +54,10 @@ def test_a_worker_indexes_and_a_peer_beside_it(corpus: Path, monkeypatch: pytest
     ours, theirs = figures["ours"], figures["peer"]
     assert ours["chunks"] == theirs["chunks"] == 4 and ours["failed"] == 0
     assert ours["cpu_seconds"] > 0 and ours["peak_rss_mb"] > 60 > theirs["peak_rss_mb"] > 45
-    # Three passages more than the run that shows what its start costs.
-    assert figures["runs"][1]["seconds"] == pytest.approx(0.3, abs=0.25)
+    # What it needs to start, with one passage, is measured by itself and taken off.
+    assert figures["runs"][1]["start_seconds"] >= 0.1 and figures["runs"][1]["seconds"] > 0
     assert figures["ratio"]["documents_per_s"] == pytest.approx(
-        ours["documents_per_s"] / theirs["documents_per_s"], rel=0.01
+        ours["documents_per_s"] / theirs["documents_per_s"], rel=0.02
     )
     assert [line.split()[0] for line in ingest.render(figures)][:3] == [
         "ours",

@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from prometheus_client import Gauge
 
+from ragsite.core import observability
 from ragsite.core.scrape import FOLDER_VARIABLE, collect_metrics, may_scrape, share_metrics
 from tests.ragsite.helpers import CHECKOUT
 
@@ -36,6 +38,11 @@ def test_what_processes_counted_is_told_together_and_stays(
     # Both have ended: nothing is being answered any more.
     assert "rag_active_requests 2.0" not in told and "rag_active_requests 1.0" not in told
     assert "process_resident_memory_bytes" in told
+
+
+def test_no_gauge_of_ours_is_told_once_for_each_process() -> None:
+    gauges = {name: each for name, each in vars(observability).items() if isinstance(each, Gauge)}
+    assert gauges and [name for name, each in gauges.items() if each._multiprocess_mode == "all"] == []
 
 
 def test_a_folder_of_the_operators_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
