@@ -72,6 +72,9 @@ def sidebar(request: HttpRequest) -> list[dict[str, Any]]:
                 _list(request, _("Jobs"), "manufacturing", "knowledge.job"),
                 _list(request, _("Dead letters"), "unsubscribe", "knowledge.deadletter"),
                 _list(request, _("Passages"), "segment", "knowledge.chunk"),
+                _list(request, _("Embedding models"), "hub", "knowledge.embeddingspace"),
+                _list(request, _("Evaluation sets"), "quiz", "knowledge.evaluationset"),
+                _list(request, _("Evaluation runs"), "query_stats", "knowledge.evaluationrun"),
             ],
         ),
         (

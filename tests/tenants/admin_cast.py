@@ -13,7 +13,7 @@ from django.utils import timezone
 from django_celery_beat.models import CrontabSchedule, IntervalSchedule, PeriodicTask
 
 from feedback.models import DocumentRequest, Review
-from knowledge.models import Answer, DeadLetter
+from knowledge.models import Answer, DeadLetter, EmbeddingSpace, EvaluationRun, EvaluationSet
 from tenants.models import Invitation, Role, UsageRecord
 from tenants.people import add_member, create_user
 from tenants.scope import scope, unscoped
@@ -59,6 +59,28 @@ def add_reviewer(cast: Cast, *, username: str = "rita", tags: tuple[str, ...] = 
     return cast.members[username]
 
 
+def add_evaluation(*, name: str) -> EvaluationRun:
+    """A set with two runs: of what is searched, and of another model beside it."""
+    made = EvaluationSet.objects.create(name=name)
+    searched = EmbeddingSpace.objects.get(state="active")
+    EmbeddingSpace.objects.create(model="another/model", dimensions=768)
+    shared = {"evaluation_set": made, "documents": 5, "queries": 40, "p50_ms": 9.0, "p95_ms": 14.0}
+    means = {"ndcg@10": 0.591, "recall@10": 0.8, "mrr@10": 0.55}
+    old = EvaluationRun.objects.create(
+        **shared, embedder=searched.model, metrics={"fused": means, "dense": means}
+    )
+    change = {"questions": 40, "better": 9, "worse": 2, "difference": 0.021, "low": 0.004, "high": 0.04}
+    run: EvaluationRun = EvaluationRun.objects.create(
+        **shared,
+        embedder="another/model",
+        metrics={"fused": means | {"ndcg@10": 0.612}},
+        compared_with=old,
+        trial=True,
+        comparison={"fused": dict.fromkeys(means, change | {"p": 0.012})},
+    )
+    return run
+
+
 @dataclass(frozen=True)
 class Everything:
     """By tenant, what ``make_rows`` makes; and the ids of each model's rows by tenant."""
@@ -78,6 +100,7 @@ def make_everything(cast: Cast) -> Everything:
             user = getattr(cast, boss).membership.user
             answer = Answer.objects.get(pk=rows[slug].answer)
             Review.objects.create(answer=answer)
+            add_evaluation(name=f"questions of {slug}")
             DeadLetter.objects.create(uri=f"{slug}.pdf", reason="It cannot be read.")
             DocumentRequest.objects.create(user=user, question=f"Where is the {slug} plan?")
             Invitation.objects.create(
