@@ -14,6 +14,7 @@ from knowledge.embedding.factory import embedder
 from knowledge.embedding.spaces import build_space
 from knowledge.evaluation.spaces import run_requested_comparison
 from knowledge.index_figures import note_index_day
+from knowledge.ingestion.adopt import adopt_documents, adopt_tags
 from knowledge.ingestion.jobs import (
     find_abandoned_jobs,
     give_up_on_job,
@@ -130,12 +131,21 @@ def compare_space_on_set(space_id: str, set_id: str) -> None:
     run_requested_comparison(space_id=space_id, set_id=set_id)
 
 
+@shared_task(name="knowledge.adopt")
+def adopt_what_others_wrote() -> None:
+    """Has indexed, in every tenant, what a process of the version before has written beside this one."""
+    for tenant_id in _tenants():
+        with scope(tenant_id=tenant_id, tags=None):
+            adopt_documents()
+
+
 @shared_task(name="knowledge.clear_away")
 def clear_what_is_left() -> None:
     """Removes, in every tenant, spaces, vectors, originals and jobs that nothing needs any more."""
     for tenant_id in _tenants():
         with scope(tenant_id=tenant_id, tags=None):
             clear_away(now=timezone.now())
+            adopt_tags()
 
 
 def _tenants() -> list[Any]:

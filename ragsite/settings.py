@@ -293,6 +293,7 @@ CELERY_BEAT_SCHEDULE = {
         "options": {"expires": 10},
     },
     "build spaces": {"task": "knowledge.build_spaces", "schedule": 60.0, "options": {"expires": 60}},
+    "adopt": {"task": "knowledge.adopt", "schedule": 60.0, "options": {"expires": 60}},
     "note index days": {"task": "knowledge.note_index_days", "schedule": 3600.0},
     "apply retention": {"task": "knowledge.apply_retention", "schedule": 3600.0},
     "erase deleted documents": {"task": "knowledge.erase_deleted_documents", "schedule": 24 * 3600.0},
