@@ -8,7 +8,6 @@ import numpy as np
 
 from knowledge.embedding.base import EmbeddingError, Vectors, clean_text
 from knowledge.embedding.bundled import BUNDLED, bundled_folder
-from knowledge.embedding.factory import embedder as embedder  # its old place
 
 BATCH = 32
 

@@ -31,7 +31,8 @@ _UNSPACED = re.compile(r"[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\u
 
 
 @cache
-def _stemmer(language: str) -> "Stemmer.Stemmer | None":
+def stemmer_of(language: str) -> "Stemmer.Stemmer | None":
+    """Snowball's stemmer of one of PostgreSQL's text search configurations; ``None`` for one that does not stem."""
     return Stemmer.Stemmer(language) if language in Stemmer.algorithms() else None
 
 
@@ -77,7 +78,7 @@ def count_terms(text: str, *, language: str) -> Counter[str]:
     Args:
         language: a ``Collection.Language``; words are stemmed by its Snowball algorithm, ``simple`` by none.
     """
-    stemmer = _stemmer(language)
+    stemmer = stemmer_of(language)
     counts: Counter[str] = Counter()
     plain: Counter[str] = Counter()
     for term, is_word in _terms_of(normalise(text)):
@@ -145,7 +146,7 @@ def question_terms(question: str, *, languages: Iterable[str]) -> dict[str, int]
     words = list(plain)
     stems: dict[str, int] = {}
     for language in languages:
-        stemmer = _stemmer(language)
+        stemmer = stemmer_of(language)
         dropped = _find_stop_words(words, language=language) if stemmer and words else set()
         kept = [word for word in words if word not in dropped]
         of_language: Counter[str] = Counter()

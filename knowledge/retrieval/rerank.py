@@ -4,17 +4,16 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache, lru_cache
+from functools import lru_cache
 from itertools import pairwise
 from math import log
 from typing import Protocol
 from uuid import UUID
 
-import Stemmer
 import structlog
 
 from knowledge.config import RetrievalConfig
-from knowledge.retrieval.analysis import normalise, question_terms
+from knowledge.retrieval.analysis import normalise, question_terms, stemmer_of
 from ragsite.core.observability import RERANKED
 
 logger = structlog.get_logger(__name__)
@@ -161,14 +160,9 @@ def _idf(size: int, holders: Sequence[set[int]]) -> list[float]:
     return [log(1 + (len(holders) - count + 0.5) / (count + 0.5)) for count in counts]
 
 
-@cache
-def _stemmer(language: str) -> "Stemmer.Stemmer | None":
-    return Stemmer.Stemmer(language) if language in Stemmer.algorithms() else None
-
-
 @lru_cache(maxsize=50_000)
 def _stem(language: str, word: str) -> str:
-    stemmer = _stemmer(language)
+    stemmer = stemmer_of(language)
     return word if stemmer is None or not word.isalpha() else str(stemmer.stemWord(word))
 
 
