@@ -27,6 +27,8 @@ from knowledge.models import EmbeddingSpace, Source
 from knowledge.retention import clear_away, expire_documents
 from knowledge.webhooks.callbacks import call_back, find_due_callbacks
 from knowledge.withdrawals import measure_withdrawal
+from tenants.budgets import clear_reservations
+from tenants.idempotency import clear_idempotency
 from tenants.models import Tenant
 from tenants.scope import scope, unscoped
 from tenants.tasks import TenantTask
@@ -146,6 +148,8 @@ def clear_what_is_left() -> None:
         with scope(tenant_id=tenant_id, tags=None):
             clear_away(now=timezone.now())
             adopt_tags()
+            clear_reservations()
+            clear_idempotency()
 
 
 def _tenants() -> list[Any]:

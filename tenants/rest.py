@@ -4,6 +4,7 @@ import base64
 import json
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
+from uuid import UUID
 
 import structlog
 from asgiref.sync import markcoroutinefunction
@@ -26,6 +27,16 @@ from ragsite.core.hops import run_db
 from ragsite.core.observability import REQUESTS
 from ragsite.core.problems import FieldProblem, Problem, not_found
 from tenants.access import Principal, principal_of, unauthenticated
+from tenants.idempotency import (
+    HEADER,
+    Claim,
+    Kept,
+    claim_request,
+    fingerprint_of,
+    free_key,
+    keep_answer,
+    read_key,
+)
 from tenants.people import invalid
 from tenants.rates import Grant, take_request
 
@@ -179,11 +190,83 @@ class Serialized(Protocol):
     def data(self) -> Any: ...
 
 
+class _Replayed(Exception):
+    """The request was answered before, by this."""
+
+    def __init__(self, kept: Kept) -> None:
+        self.kept = kept
+
+
 class TenantView(APIView):
-    """A view for members of a tenant; ``abilities`` names what each method asks for."""
+    """A view for members of a tenant; ``abilities`` names what each method asks for.
+
+    ``idempotent``: its POST heeds ``Idempotency-Key``. A handler that sets ``reference`` has the answer read anew by
+    ``replay`` when the request is sent again, in the place of what was answered: what a member may read can have changed.
+    """
 
     abilities: dict[str, str] = {}
     parser_classes = (BodyParser,)
+    idempotent = True
+    reference: UUID | None = None
+    _claim: Claim | None = None
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        super().initial(request, *args, **kwargs)
+        if not isinstance(self, AsyncTenantView):
+            self.claim(request)
+
+    def claim(self, request: Request) -> None:
+        """After authorisation: whoever lost the right to do it does not get its answer either."""
+        header = request.headers.get(HEADER)
+        if request.method != "POST" or not self.idempotent or header is None:
+            return
+        found = claim_request(
+            membership=self.principal.membership,
+            key=read_key(header),
+            fingerprint=fingerprint_of(method="POST", path=request.path, data=request.data),
+        )
+        if isinstance(found, Kept):
+            raise _Replayed(found)
+        self._claim = found
+
+    def settle_claim(self, response: Any) -> None:
+        """What was done is kept, what was not leaves the key free."""
+        claim, self._claim = self._claim, None
+        if claim is None:
+            return
+        if response is None or response.status_code >= 400:
+            free_key(claim)
+            return
+        data = getattr(response, "data", None)
+        body = None if self.reference or data is None else dump_json(data)
+        keep_answer(claim, status=response.status_code, body=body, reference=self.reference)
+
+    def show_kept(self, kept: Kept) -> Any:
+        response = self.replay(kept.reference) if kept.reference else Response(kept.data, status=kept.status)
+        self.headers |= {"Idempotency-Replayed": "true", "Cache-Control": "no-store"}
+        return response
+
+    def replay(self, reference: UUID) -> Any:
+        """What a request is answered again that has left a ``reference``; a coroutine where handlers are."""
+        raise NotImplementedError
+
+    def handle_exception(self, exc: Exception) -> Response:
+        if isinstance(exc, _Replayed):
+            try:
+                shown: Response = self.show_kept(exc.kept)
+                return shown
+            except Exception as error:
+                exc = error
+        try:
+            return super().handle_exception(exc)
+        except Exception:
+            self.settle_claim(None)
+            raise
+
+    def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Any:
+        if not isinstance(self, AsyncTenantView):
+            self.settle_claim(response)
+        return super().finalize_response(request, response, *args, **kwargs)
 
     @property
     def principal(self) -> Principal:
@@ -246,6 +329,8 @@ class AsyncTenantView(TenantView):
         response: Any
         try:
             self.initial(request, *args, **kwargs)
+            if HEADER in request.headers:
+                await run_db(self.claim, request)
             name = (request.method or "").lower()
             handler = (
                 getattr(self, name, self.http_method_not_allowed)
@@ -256,9 +341,19 @@ class AsyncTenantView(TenantView):
             if hasattr(response, "__await__"):
                 response = await response
         except Exception as error:  # DRF's own contract: handle_exception raises again what it does not know
-            response = await run_db(self.handle_exception, error)
+            response = await self._answer_error(error)
+        if self._claim is not None:
+            await run_db(self.settle_claim, response)
         self.response = self.finalize_response(request, response, *args, **kwargs)
         return self.response
+
+    async def _answer_error(self, error: Exception) -> Any:
+        if isinstance(error, _Replayed) and error.kept.reference:
+            try:
+                return await self.show_kept(error.kept)
+            except Exception as found:
+                error = found
+        return await run_db(self.handle_exception, error)
 
 
 def dump_json(value: Any) -> str:

@@ -32,6 +32,7 @@ from knowledge.retrieval.base import Filters
 from ragsite.core.hops import run_db
 from ragsite.core.observability import REQUEST_LATENCY, REQUESTS, Stopwatch
 from ragsite.core.problems import Problem, not_found
+from tenants.idempotency import HEADER
 from tenants.models import Ability
 from tenants.rates import Grant
 from tenants.rest import AsyncTenantView, TenantView
@@ -78,11 +79,21 @@ class QueryView(AsyncTenantView):
         form, config = self.parse(QuestionForm), answer_config()
         grant = await self.limited("query", tokens=usual_tokens(config))
         question = _question(request, form, endpoint="query", grant=grant)
+        self.reference = question.request_id
         return Response(
             await collect_answer(
                 question=question, principal=self.principal, config=config, gateway=gateway()
             )
         )
+
+    async def replay(self, reference: UUID) -> Response:
+        """As it may be read now."""
+        membership = self.principal.membership
+
+        def read() -> dict[str, Any]:
+            return present_answers([access_answer(membership, reference)], membership=membership)[0]
+
+        return Response(await run_db(read))
 
 
 class QueryStreamView(AsyncTenantView):
@@ -110,6 +121,7 @@ class QueryStreamView(AsyncTenantView):
         form, config = self.parse(QuestionForm), answer_config()
         grant = await self.limited("stream", tokens=usual_tokens(config))
         question = _question(request, form, endpoint="stream", grant=grant)
+        self.reference = question.request_id
         events = answer_question(
             question=question, principal=self.principal, config=config, gateway=gateway()
         )
@@ -118,9 +130,23 @@ class QueryStreamView(AsyncTenantView):
             readers = Readers(membership=self.principal.membership, request_id=question.request_id)
         return await stream_events(request._request, events, readers=readers)
 
+    async def replay(self, reference: UUID) -> StreamingHttpResponse:
+        """The stored events, as they may be read now."""
+        stored = await run_db(_stored_events, membership=self.principal.membership, pk=reference)
+        if stored is None:
+            raise Problem(
+                409,
+                "request-in-progress",
+                f"The first request is being answered, or ended without an answer: join it at "
+                f"/api/v1/answers/{reference}/stream, or ask with a new {HEADER}.",
+                headers={"Retry-After": "1"},
+            )
+        return await stream_events(self.request._request, _play(stored))
+
 
 class SearchView(AsyncTenantView):
     abilities = {"POST": ASK}
+    idempotent = False  # it makes nothing
 
     @extend_schema(request=SearchForm, responses=SearchShape, operation_id="search", tags=["ask"])
     async def post(self, request: Request) -> Response:
@@ -176,11 +202,7 @@ class AnswerStreamView(AsyncTenantView):
         if stored is None:
             return await self._follow(request, id)
 
-        async def replay() -> AsyncGenerator[Event, None]:
-            for event in stored:
-                yield event
-
-        return await stream_events(request._request, replay())
+        return await stream_events(request._request, _play(stored))
 
     @extend_schema(responses={204: None}, operation_id="answers_stop", tags=["ask"])
     async def delete(self, request: Request, id: UUID) -> Response:
@@ -207,6 +229,11 @@ class AnswerStreamView(AsyncTenantView):
                 "The cache does not answer, so the stream cannot be joined: read the answer in a moment.",
                 headers={"Retry-After": "5"},
             ) from None
+
+
+async def _play(events: list[Event]) -> AsyncGenerator[Event, None]:
+    for event in events:
+        yield event
 
 
 def _stored_events(*, membership: Any, pk: UUID) -> list[Event] | None:

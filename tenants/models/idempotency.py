@@ -9,7 +9,6 @@ class IdempotentRequest(TenantModel):
 
     Attributes:
         fingerprint: of method, path and body; another one under the same key is refused.
-        auth_epoch: of the tenant when it was answered; what a member may read can have changed since.
         run: whoever does the work; one that has died can be taken over.
         status: ``None`` while the work is under way.
         body: encrypted, as it may hold a secret that is shown once; empty where ``reference`` names what to show.
@@ -18,7 +17,6 @@ class IdempotentRequest(TenantModel):
     membership = models.ForeignKey(Membership, on_delete=models.CASCADE, related_name="+")
     key = models.CharField(max_length=255)
     fingerprint = models.CharField(max_length=64)
-    auth_epoch = models.BigIntegerField()
     run = models.UUIDField()
     started_at = models.DateTimeField()
     status = models.PositiveSmallIntegerField(null=True)
