@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
-import redis.asyncio as aioredis
 import structlog
 from django.core.cache import cache
 from redis.exceptions import RedisError
@@ -18,13 +17,12 @@ from redis.exceptions import RedisError
 from ragsite.core.config import config
 from ragsite.core.observability import LIMITED, LIMITS_SKIPPED
 from ragsite.core.problems import Problem
+from ragsite.core.redis import redis_client
 from tenants.access import Principal
 
 logger = structlog.get_logger(__name__)
 
 WINDOW_SECONDS = 60
-# After a failure Redis is left alone for so long: whoever asks then does not wait for it once more.
-PAUSE_SECONDS = 1.0
 
 # KEYS: a bucket each. ARGV: the tokens wanted, then for each bucket what its two quotas hold (0: no limit). Returns for
 # each bucket what is left of both and the seconds until there is enough, all as strings; takes from all, or from none.
@@ -87,18 +85,16 @@ end
 """
 )
 
-_clients: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[Any, Any]] = WeakKeyDictionary()
-_away_until = 0.0
+_scripts_of: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[Any, Any]] = WeakKeyDictionary()
 
 
 def _scripts() -> tuple[Any, Any]:
     """The two scripts, sent by their digest; a server that does not know them (any more) is given them again."""
     loop = asyncio.get_running_loop()
-    if loop not in _clients:
-        seconds = config().redis_timeout_seconds
-        client = aioredis.from_url(config().redis_url, socket_timeout=seconds, socket_connect_timeout=seconds)
-        _clients[loop] = client.register_script(_TAKE), client.register_script(_SETTLE)
-    return _clients[loop]
+    if loop not in _scripts_of:
+        client = redis_client()
+        _scripts_of[loop] = client.register_script(_TAKE), client.register_script(_SETTLE)
+    return _scripts_of[loop]
 
 
 @dataclass(frozen=True)
@@ -150,18 +146,12 @@ async def take_request(principal: Principal, *, tokens: int = 0) -> Grant:
     Raises:
         Problem: 429 where one has not enough; it says for how long.
     """
-    global _away_until
     buckets = buckets_of(principal)
-    now = asyncio.get_running_loop().time()
-    if now < _away_until:
-        LIMITS_SKIPPED.inc()
-        return NO_GRANT
     quotas = [quota for bucket in buckets for quota in (bucket.requests, bucket.tokens)]
     try:
         take, _ = _scripts()
         told = await take(keys=[bucket.key for bucket in buckets], args=[tokens, *quotas])
     except (RedisError, OSError, TimeoutError) as error:
-        _away_until = now + PAUSE_SECONDS
         LIMITS_SKIPPED.inc()
         logger.warning("rate limit skipped", error=type(error).__name__)
         return NO_GRANT
