@@ -54,8 +54,8 @@ class EvaluationSetAdmin(ReadOnlyTenantAdmin):
     export_fields = ("name", "description", "created_at")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        rows: QuerySet[Any] = super().get_queryset(request)
-        return rows.annotate(case_count=Count("cases"))
+        rows: QuerySet[Any] = super().get_queryset(request).annotate(case_count=Count("cases"))
+        return rows
 
     @display(description=_("questions"))
     def questions(self, row: Any) -> int:
