@@ -307,20 +307,9 @@ def _chunks_of(*, document: Document, rows: Sequence[_Row]) -> list[Chunk]:
 
 # What a swap writes of a document that exists.
 CONTENT = [
-    *(
-        "uri",
-        "title",
-        "text",
-        "pages",
-        "media_type",
-        "size",
-        "sha256",
-        "text_sha256",
-        "fingerprint",
-        "stored_name",
-    ),
-    *("version", "status", "error", "note", "chunk_count", "indexed_at", "current_since", "updated_at"),
-]
+    "uri", "title", "text", "pages", "media_type", "size", "sha256", "text_sha256", "fingerprint", "stored_name",
+    "version", "status", "error", "note", "chunk_count", "indexed_at", "current_since", "updated_at",
+]  # fmt: skip
 
 
 def _take_content(*, document: Document, prepared: Prepared, now: datetime) -> None:
