@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from django.db.models import Q
+from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from knowledge.models import Document
 from tenants.models import Membership
@@ -31,3 +31,21 @@ def find_same_content(*, document: Document, membership: Membership) -> list[tup
         .order_by("created_at", "id")[:SHOWN]
     )
     return [(row, row.sha256 == document.sha256) for row in rows]
+
+
+def with_duplicates(documents: QuerySet[Any], membership: Membership) -> QuerySet[Any]:
+    """The documents, each with ``has_duplicates``: whether another one that the member reads says the same.
+
+    Not how many: lists never count.
+    """
+    bytes_too = Q(sha256=OuterRef("sha256")) & ~Q(sha256="")
+    words_too = Q(text_sha256=OuterRef("text_sha256")) & ~Q(text_sha256="")
+    others = Document.objects.visible_to(membership).exclude(pk=OuterRef("pk"))
+    same = others.filter(bytes_too | words_too, status=Document.Status.INDEXED)
+    found: QuerySet[Any] = documents.annotate(has_duplicates=Exists(same.order_by()))
+    return found
+
+
+def has_duplicates(document: Document, membership: Membership) -> bool:
+    """Whether another document that the member reads says the same."""
+    return bool(find_same_content(document=document, membership=membership))

@@ -29,11 +29,13 @@ from knowledge.documents import (
     replace_content,
     restore_document,
 )
+from knowledge.duplicates import has_duplicates, with_duplicates
 from knowledge.ingestion.index import too_large
 from knowledge.ingestion.storage import original_path
 from knowledge.models import Collection, Document, Job
 from ragsite.core.config import config
 from ragsite.core.problems import FieldProblem, Problem, not_found
+from tenants.access import Principal
 from tenants.audit import record_by
 from tenants.models import Ability
 from tenants.rest import TenantView, list_schema
@@ -47,6 +49,11 @@ def accepted(*, document: Document, job: Job) -> Response:
     return Response(
         {"id": document.pk, "task_id": job.pk, "status_url": url}, status=202, headers={"Location": url}
     )
+
+
+def show_document(document: Any, principal: Principal) -> Response:
+    document.has_duplicates = has_duplicates(document, principal.membership)
+    return Response(DocumentShape(document).data)
 
 
 def read_upload(file: Any) -> Upload:
@@ -103,7 +110,8 @@ class DocumentsView(TenantView):
             if "\0" in text:
                 raise Problem(400, "invalid", "The search text holds a NUL character.")
             documents = documents.filter(title__icontains=text) | documents.filter(uri__icontains=text)
-        return self.page(documents.without_text().select_related("collection"), DocumentShape)
+        rows = documents.without_text().select_related("collection")
+        return self.page(with_duplicates(rows, membership), DocumentShape)
 
     @extend_schema(
         request={"multipart/form-data": DocumentForm},
@@ -143,7 +151,7 @@ class DocumentView(TenantView):
     @extend_schema(responses=DocumentShape, operation_id="documents_read", tags=["documents"])
     def get(self, request: Request, id: UUID) -> Response:
         """One document, without its text."""
-        return Response(DocumentShape(access_document(self.principal.membership, id)).data)
+        return show_document(access_document(self.principal.membership, id), self.principal)
 
     @extend_schema(
         request={"multipart/form-data": ContentForm},
@@ -175,7 +183,7 @@ class DocumentView(TenantView):
             tags=form.get("tags"),
             collection=_collection(self, form),
         )
-        return Response(DocumentShape(changed).data)
+        return show_document(changed, self.principal)
 
     @extend_schema(responses={204: None}, operation_id="documents_delete", tags=["documents"])
     def delete(self, request: Request, id: UUID) -> Response:
@@ -193,7 +201,7 @@ class DocumentRestoreView(TenantView):
     def post(self, request: Request, id: UUID) -> Response:
         """Bring a deleted document back."""
         document = access_document(self.principal.membership, id, deleted=True)
-        return Response(DocumentShape(restore_document(document=document, principal=self.principal)).data)
+        return show_document(restore_document(document=document, principal=self.principal), self.principal)
 
 
 class DocumentContentView(TenantView):

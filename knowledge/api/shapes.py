@@ -172,6 +172,10 @@ class DocumentShape(serializers.ModelSerializer[Document]):
     collection = serializers.CharField(source="collection.slug")
     source = serializers.UUIDField(source="source_id", allow_null=True)  # type: ignore[assignment]
 
+    has_duplicates = serializers.BooleanField(
+        read_only=True, help_text="Whether another document that you may read has the same content."
+    )
+
     class Meta:
         model = Document
         fields = (
@@ -189,6 +193,7 @@ class DocumentShape(serializers.ModelSerializer[Document]):
             "error",
             "note",
             "chunk_count",
+            "has_duplicates",
             "created_at",
             "updated_at",
             "indexed_at",

@@ -8,6 +8,7 @@ from django.shortcuts import redirect
 from django.urls import reverse
 from django.views.decorators.http import require_GET
 
+from knowledge.duplicates import with_duplicates
 from knowledge.views.forms import offer_tags
 from knowledge.views.listing import DocumentFilter, filter_choices
 from knowledge.views.uploads import upload_context
@@ -46,7 +47,8 @@ def render_documents(
     """
     narrowed = DocumentFilter.read(request.GET)
     cursor = request.GET.get("cursor", "")
-    page = read_page(narrowed.documents(principal), order=narrowed.order, cursor=cursor, size=PAGE)
+    rows = with_duplicates(narrowed.documents(principal), principal.membership)
+    page = read_page(rows, order=narrowed.order, cursor=cursor, size=PAGE)
     context: dict[str, Any] = {
         "here": "documents",
         "filter": narrowed,

@@ -148,6 +148,19 @@ def test_the_same_content_is_known_and_told_to_those_who_read_it(shared: Any) ->
     assert told(shared.hal) == {words: False}, "helpdesk does not read incident reports"
     page = html_of(signed_in("ada").get(f"/documents/{first}/manage/"))
     assert "Same content as" in page and same in page and words in page
+    alone = upload_indexed(shared.ada, "alone.md", "# Alone\n\nOne of a kind.\n", tags=["incident_reports"])
+    twin = upload_indexed(shared.ada, "alone-2.md", "# Alone\n\nOne of a kind.\n", tags=["faq"])
+    for member, document, name, seen in (
+        (shared.ada, first, "first.md", True),
+        (shared.ada, alone, "alone.md", True),
+        (shared.hal, first, "first.md", True),
+        (shared.hal, twin, "alone-2.md", False),  # the other one is none of his
+    ):
+        listed = html_of(signed_in(member.username).get(f"/documents/?q={name}"))
+        assert ("the same content elsewhere" in listed) == seen, name
+        assert send(member, "get", f"documents/{document}").json()["has_duplicates"] == seen
+        (row,) = send(member, "get", f"documents?q={name}").json()["results"]
+        assert row["has_duplicates"] == seen
 
 
 def test_freshness_is_the_age_of_what_is_known_to_wait(tmp_path: Path, shared: Any) -> None:
