@@ -59,11 +59,15 @@ class AnswerConfig:
     Attributes:
         models: for the answer, in the order in which they are tried; the extractive answerer comes after them.
         small_models: for simple questions and for what helps along the way, likewise.
+        routing: ``off``, by ``rules``, or by the small ``model``'s word, which questions the small models get.
+        prompt_tokens: the passages of a prompt are cut down to so many tokens; 0: not.
     """
 
     retrieval: RetrievalConfig = field(default_factory=RetrievalConfig)
     models: tuple[ModelConfig, ...] = ()
     small_models: tuple[ModelConfig, ...] = ()
+    routing: str = "rules"
+    prompt_tokens: int = 0
     k: int = 5
     history_turns: int = 3
     cache_seconds: int = 3600
@@ -75,31 +79,33 @@ class AnswerConfig:
 
     def fingerprint(self) -> str:
         models = [[asdict(model) for model in models] for models in (self.models, self.small_models)]
-        text = repr((asdict(self.retrieval), models, self.history_turns, PROMPT_VERSION))
+        rest = (self.routing, self.prompt_tokens, self.history_turns, PROMPT_VERSION)
+        text = repr((asdict(self.retrieval), models, rest))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def answer_config() -> AnswerConfig:
     """What the environment asks for."""
     settings = config()
-    places = [(name, MODELS_OF[name](settings)) for name in configured_providers()]
-
-    def models(size: int, max_tokens: int) -> tuple[ModelConfig, ...]:
-        return tuple(
-            ModelConfig(
-                provider=provider,
-                model=names[size],
-                max_tokens=max_tokens,
-                first_byte_seconds=settings.first_byte_seconds,
-                call_seconds=settings.call_seconds,
-            )
-            for provider, names in places
-        )
-
+    names = [(provider, MODELS_OF[provider](settings)) for provider in configured_providers()]
     return AnswerConfig(
-        models=models(0, settings.max_tokens),
-        small_models=models(1, settings.max_tokens),
+        models=tuple(model_of(provider, large) for provider, (large, _) in names),
+        small_models=tuple(model_of(provider, small) for provider, (_, small) in names),
+        routing=settings.routing,
+        prompt_tokens=settings.prompt_tokens,
         cache_seconds=settings.answer_cache_seconds,
+    )
+
+
+def model_of(provider: str, model: str) -> ModelConfig:
+    """A model with the limits of the environment."""
+    settings = config()
+    return ModelConfig(
+        provider=provider,
+        model=model,
+        max_tokens=settings.max_tokens,
+        first_byte_seconds=settings.first_byte_seconds,
+        call_seconds=settings.call_seconds,
     )
 
 

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from socket import SO_LINGER, SOL_SOCKET
 from typing import Any, Literal
 
-from tests import stub_chat
+from tests import stub_batches, stub_chat
 from tests.stub_validation import Invalid, find_documents, validate_request
 
 ERROR_TYPES = {
@@ -89,6 +89,7 @@ class Request:
     headers: dict[str, str]
     body: dict[str, Any]
     target: str = "/v1/messages"
+    method: str = "POST"
     at: float = field(default_factory=time.monotonic)
 
 
@@ -103,6 +104,7 @@ class StubProvider:
         self._ready = threading.Event()
         self._left = threading.Semaphore(0)
         self.requests: list[Request] = []
+        self.batches = stub_batches.Batches()
         self.disconnects = 0
         self.open_connections = 0
 
@@ -171,6 +173,10 @@ class StubProvider:
         await asyncio.sleep(reply.wait_seconds)
         if reply.body is not None:
             await _send(writer, reply.status, reply.body, dict(reply.headers))
+            return True
+        if stub_batches.is_batches(request.target):
+            status, body = self.batches.answer(request, self._message)
+            await _send(writer, status, body)
             return True
         if stub_chat.is_chat(request.target):
             return await self._answer_chat(request, reply, writer)
@@ -402,9 +408,10 @@ async def _read_request(reader: asyncio.StreamReader) -> Request | None:
             headers[name.lower()] = value.strip()
     body = await reader.readexactly(int(headers.get("content-length", 0)))
     method, target, _ = head[0].split(" ")
-    if method != "POST" or not (target == "/v1/messages" or stub_chat.is_chat(target)):
+    known = target == "/v1/messages" or stub_chat.is_chat(target)
+    if not stub_batches.is_batches(target) and (method != "POST" or not known):
         raise ConnectionError(f"unexpected request: {head[0]}")
-    return Request(headers=headers, body=json.loads(body), target=target)
+    return Request(headers=headers, body=json.loads(body or b"{}"), target=target, method=method)
 
 
 def _write_head(writer: asyncio.StreamWriter, status: int, headers: dict[str, str]) -> None:

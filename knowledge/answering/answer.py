@@ -5,6 +5,7 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing
+from dataclasses import asdict
 from typing import Any
 from uuid import UUID
 
@@ -13,11 +14,13 @@ import structlog
 from knowledge.access import access_collections, access_conversation
 from knowledge.answering.cache import CachedAnswer, answer_key, read_answer, write_answer
 from knowledge.answering.citations import AnswerAssembler, Piece
+from knowledge.answering.compress import compress_passages
 from knowledge.answering.events import Event, EventLog
 from knowledge.answering.follow_up import rewrite_follow_up
 from knowledge.answering.journey import Journey, Prepared, Question, source_object
 from knowledge.answering.prompt import build_prompt
 from knowledge.answering.record import answer_object, conversation_turns, store_answer
+from knowledge.answering.route import route_question
 from knowledge.answering.spending import (
     complete_usage,
     prefers_cheaper,
@@ -34,6 +37,7 @@ from knowledge.embedding.spaces import active_model, embeddings_unavailable
 from knowledge.llm.base import Finished, Passage, Prompt, ProviderError, Turn
 from knowledge.llm.extractive import NOTICE
 from knowledge.llm.gateway import Attempt, Gateway, Restarted, count_chars
+from knowledge.model_settings import apply_model_settings, read_model_settings
 from knowledge.models import Answer, Corpus
 from knowledge.retrieval.base import Filters, FoundPassage
 from knowledge.retrieval.evidence import judge_evidence
@@ -62,7 +66,7 @@ NEAREST = " The passages nearest to your question are listed as sources."
 async def answer_question(
     *, question: Question, principal: Principal, config: AnswerConfig, gateway: Gateway
 ) -> AsyncGenerator[Event, None]:
-    """Answers, yielding ``sources``, ``answer_chunk``, ``citation``, ``restart`` and last ``done``.
+    """Answers, yielding ``sources``, ``answer_chunk``, ``citation``, ``mark``, ``restart`` and last ``done``.
 
     Closing the generator cancels the call upstream; what was spent until then is stored and priced. Expected failures
     are raised as ``Problem`` before the first event, and end the stream as an ``error`` event after it.
@@ -128,6 +132,7 @@ async def _travel(journey: Journey, *, config: AnswerConfig, gateway: Gateway) -
     k = question.k or config.k
     with watch.stage("prepare"):
         prepared = await run_db(_prepare, question=question, principal=principal, config=config)
+    config = apply_model_settings(config, prepared.models)
     config = take_priced(config, standings=prepared.standings)
     if config.has_model and prefers_cheaper(prepared.standings):
         journey.warnings = warnings_of(prepared.standings)
@@ -168,7 +173,9 @@ async def _travel(journey: Journey, *, config: AnswerConfig, gateway: Gateway) -
     journey.sources = [source_object(passage) for passage in passages]
     journey.confidence = round(judge_evidence(passages=passages, config=config.retrieval), 4)
     is_weak = journey.confidence < config.retrieval.evidence_floor
-    prompt = _prompt_of(journey, turns=prepared.turns)
+    if not is_weak:
+        config = await route_question(journey, config=config, gateway=gateway)
+    prompt = _prompt_of(journey, turns=prepared.turns, config=config)
     if config.has_model and not is_weak:
         # Before the first event, so that a budget that is used up is said with a status.
         journey.reserved = await run_db(
@@ -201,6 +208,7 @@ async def _travel(journey: Journey, *, config: AnswerConfig, gateway: Gateway) -
             "text": journey.text,
             "sources": journey.sources,
             "citations": journey.citations,
+            "marks": journey.marks,
             "answered": journey.answered,
             "grounded": journey.grounded,
             "confidence": journey.confidence,
@@ -233,6 +241,7 @@ def _prepare(*, question: Question, principal: Principal, config: AnswerConfig) 
         turns=tuple(Turn(question=asked, answer=given) for asked, given in turns),
         noticed=noticed,
         standings=tuple(read_standings(membership)),
+        models=read_model_settings(),
     )
 
 
@@ -280,24 +289,28 @@ def _replay(journey: Journey, cached: CachedAnswer) -> list[Event]:
     journey.sources, journey.citations = payload["sources"], payload["citations"]
     journey.text, journey.answered = payload["text"], payload["answered"]
     journey.grounded, journey.confidence = payload["grounded"], payload["confidence"]
+    journey.marks = payload.get("marks", [])
     return [
         {"type": "sources", "data": journey.sources},
         {"type": "answer_chunk", "data": journey.text},
         *({"type": "citation", "data": citation} for citation in journey.citations),
+        *({"type": "mark", "data": mark} for mark in journey.marks),
     ]
 
 
-def _prompt_of(journey: Journey, *, turns: tuple[Turn, ...]) -> Prompt:
+def _prompt_of(journey: Journey, *, turns: tuple[Turn, ...], config: AnswerConfig) -> Prompt:
     passages = [
         Passage(n=p.n, title=p.title, uri=p.uri, heading=p.heading, text=p.text) for p in journey.passages
     ]
+    if config.has_model:
+        passages = list(compress_passages(passages, question=journey.standalone, tokens=config.prompt_tokens))
     return build_prompt(question=journey.standalone, passages=passages, history=turns)
 
 
 async def _generate(
     journey: Journey, *, config: AnswerConfig, gateway: Gateway, prompt: Prompt
 ) -> AsyncGenerator[Event, None]:
-    assembler = AnswerAssembler(prompt.passages)
+    assembler = AnswerAssembler(prompt.passages, question=prompt.question)
     chars = count_chars(prompt)
 
     def take(pieces: list[Piece]) -> list[Event]:
@@ -310,6 +323,9 @@ async def _generate(
                 data = {"source": citation.source, "start": citation.start, "end": citation.end}
                 journey.citations.append(data)
                 events.append({"type": "citation", "data": data})
+            for mark in piece.marks:
+                journey.marks.append(asdict(mark))
+                events.append({"type": "mark", "data": asdict(mark)})
         return events
 
     begun = time.perf_counter()
@@ -338,7 +354,7 @@ async def _generate(
                         )
                 elif isinstance(event, Restarted):
                     assembler.restart()
-                    journey.text, journey.citations = "", []
+                    journey.text, journey.citations, journey.marks = "", [], []
                     yield {"type": "restart", "data": {"reason": event.reason}}
                 elif isinstance(event, Finished):
                     journey.finished = event
@@ -354,9 +370,14 @@ async def _generate(
         ) from None
     finally:
         journey.watch.add("generate", time.perf_counter() - begun)
-    for out in take(assembler.finish()):
+    is_cut = journey.finished is not None and journey.finished.stop_reason == "max_tokens"
+    for out in take(assembler.finish(is_cut=is_cut)):
         yield out
-    journey.grounded = bool(journey.citations) and assembler.dropped == 0
+    if not journey.text.strip():  # refused or empty everywhere: that is said, not shown as nothing
+        journey.text = DOES_NOT_SAY + NEAREST
+        yield {"type": "answer_chunk", "data": journey.text}
+    journey.grounded = assembler.is_grounded
+    journey.confidence = round(journey.confidence * assembler.support, 4)
     # A model that cites nothing has, by its instructions, found nothing.
     journey.answered = bool(journey.citations)
 

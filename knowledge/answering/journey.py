@@ -8,7 +8,7 @@ from knowledge.answering.prompt import PROMPT_VERSION
 from knowledge.llm.base import Finished, Turn, Usage
 from knowledge.llm.gateway import Attempt
 from knowledge.llm.prices import FREE_PROVIDERS
-from knowledge.models import Answer
+from knowledge.models import Answer, ModelSettings
 from knowledge.retrieval.base import Filters, FoundPassage
 from ragsite.core.observability import Stopwatch
 from tenants.access import Principal
@@ -40,6 +40,7 @@ class Prepared:
     turns: tuple[Turn, ...]
     noticed: bool
     standings: tuple[Standing, ...] = ()
+    models: ModelSettings | None = None
 
 
 @dataclass
@@ -54,6 +55,7 @@ class Journey:
     sources: list[dict[str, Any]] = field(default_factory=list)
     text: str = ""
     citations: list[dict[str, int]] = field(default_factory=list)
+    marks: list[dict[str, Any]] = field(default_factory=list)
     attempts: list[tuple[Attempt, str]] = field(default_factory=list)
     finished: Finished | None = None
     answered: bool = False
@@ -87,6 +89,7 @@ class Journey:
             text=self.text,
             sources=self.sources,
             citations=self.citations,
+            marks=self.marks,
             document_ids=list(dict.fromkeys(UUID(s["document_id"]) for s in self.sources)),
             answered=self.answered,
             grounded=self.grounded,

@@ -133,6 +133,7 @@ def answer_object(answer: Answer, *, with_body: bool = True) -> dict[str, Any]:
         "request_id": str(answer.pk),
         "question": answer.question,
         "citations": answer.citations,
+        "marks": answer.marks,
         "cache": answer.cache,
         "cache_hit": answer.cache != "miss",
         "stale": False,
@@ -174,7 +175,7 @@ def _present(answer: Answer, *, readable: set[UUID]) -> dict[str, Any]:
     if not hidden:
         return body
     body["sources"] = [s for s in answer.sources if uuid.UUID(s["document_id"]) in readable]
-    body["citations"] = []
+    body["citations"] = body["marks"] = []
     body["answer"] = WITHHELD
     body["withheld"] = True
     return body

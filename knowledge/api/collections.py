@@ -10,6 +10,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from knowledge.access import access_collection, access_collections, access_document, access_job, access_source
+from knowledge.answering.batch import present_batch
 from knowledge.answering.cache import cache_stats, clear_cache
 from knowledge.api.shapes import (
     CollectionForm,
@@ -247,12 +248,17 @@ class JobRow:
 
 
 class TaskView(TenantView):
-    abilities = {"GET": UPLOAD, "DELETE": UPLOAD}
+    """One's own jobs need no ability: whoever began one may follow and end it."""
 
     @extend_schema(responses=JobShape, operation_id="tasks_read", tags=["sources"])
     def get(self, request: Request, id: UUID) -> Response:
         """Where a job stands."""
-        return Response(job_object(access_job(self.principal.membership, id)))
+        membership = self.principal.membership
+        job = access_job(membership, id)
+        body = job_object(job)
+        if job.kind == Job.Kind.QUESTIONS:
+            body["result"] = present_batch(job, membership=membership)
+        return Response(body)
 
     @extend_schema(responses={200: JobShape}, operation_id="tasks_cancel", tags=["sources"])
     def delete(self, request: Request, id: UUID) -> Response:

@@ -20,12 +20,14 @@ from knowledge.answering.answer import (
     find_passages,
     new_question_id,
 )
+from knowledge.answering.batch import start_batch
 from knowledge.answering.events import Event, Readers, follow_events
 from knowledge.answering.journey import Question, source_object
 from knowledge.answering.record import answer_object, present_answers
 from knowledge.answering.services import gateway
 from knowledge.answering.spending import usual_tokens
-from knowledge.api.shapes import AnswerShape, QuestionForm, SearchForm, SearchShape
+from knowledge.api.collections import started
+from knowledge.api.shapes import AnswerShape, BatchForm, QuestionForm, SearchForm, SearchShape, StartedShape
 from knowledge.api.streaming import NDJSON, SSE, stream_events
 from knowledge.config import answer_config
 from knowledge.retrieval.base import Filters
@@ -39,8 +41,9 @@ from tenants.rest import AsyncTenantView, TenantView
 
 ASK = Ability.ASK.value
 
-STREAM_DOC = """One JSON object an event: `sources` first, then `answer_chunk`, `citation` and, rarely, `restart` (forget
-the text so far), last `done` (the answer object without sources and answer) or `error` (a problem).
+STREAM_DOC = """One JSON object an event: `sources` first, then `answer_chunk`, `citation`, `mark` (a sentence that its
+sources do not support) and, rarely, `restart` (forget the text so far), last `done` (the answer object without sources and
+answer) or `error` (a problem).
 
 NDJSON has one event a line. SSE carries the type as `event`, a sequence as `id`, the object as `data`, and a comment every
 15 seconds."""
@@ -144,6 +147,22 @@ class QueryStreamView(AsyncTenantView):
         return await stream_events(self.request._request, _play(stored))
 
 
+class QueryBatchView(AsyncTenantView):
+    abilities = {"POST": ASK}
+
+    @extend_schema(request=BatchForm, responses={202: StartedShape}, operation_id="query_batch", tags=["ask"])
+    async def post(self, request: Request) -> Response:
+        """Up to 100 questions, answered one after another; the task's `result` is the list of answer objects."""
+        form = self.parse(BatchForm)
+        await self.limited("batch")
+        principal = self.principal
+        names = form.get("collections", ())
+        await run_db(access_collections, principal.membership, names)
+        questions = form.pop("questions")
+        job = await run_db(start_batch, principal=principal, questions=questions, options=form)
+        return started(job)
+
+
 class SearchView(AsyncTenantView):
     abilities = {"POST": ASK}
     idempotent = False  # it makes nothing
@@ -242,10 +261,11 @@ def _stored_events(*, membership: Any, pk: UUID) -> list[Event] | None:
     except Problem:
         return None
     shown = present_answers([answer], membership=membership)[0]
-    done = answer_object(answer, with_body=False) | {"citations": shown["citations"]}
+    done = answer_object(answer, with_body=False) | {name: shown[name] for name in ("citations", "marks")}
     return [
         {"type": "sources", "data": shown["sources"]},
         {"type": "answer_chunk", "data": shown["answer"]},
         *({"type": "citation", "data": citation} for citation in shown["citations"]),
+        *({"type": "mark", "data": mark} for mark in shown["marks"]),
         {"type": "done", "data": done},
     ]

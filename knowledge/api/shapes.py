@@ -22,6 +22,40 @@ class QuestionForm(serializers.Serializer[Any]):
     cache = serializers.BooleanField(required=False, default=True)
 
 
+class BatchForm(serializers.Serializer[Any]):
+    questions = serializers.ListField(
+        child=serializers.CharField(min_length=3, max_length=1000), min_length=1, max_length=100
+    )
+    k = serializers.IntegerField(min_value=1, max_value=20, required=False)
+    collections = serializers.ListField(
+        child=serializers.CharField(max_length=60), required=False, max_length=50, help_text="Slugs or ids."
+    )
+    tags = serializers.ListField(
+        child=serializers.CharField(max_length=60, validators=[validate_tag]), required=False, max_length=50
+    )
+    cache = serializers.BooleanField(required=False, default=True)
+
+
+class ModelChoiceShape(serializers.Serializer[Any]):
+    provider = serializers.CharField(max_length=20)
+    model = serializers.CharField(max_length=100, required=False, allow_blank=True)
+    small_model = serializers.CharField(max_length=100, required=False, allow_blank=True)
+
+
+class ModelSettingsShape(serializers.Serializer[Any]):
+    order = ModelChoiceShape(many=True, help_text="Empty: the environment's. `extractive` ends it: no model.")
+    routing = serializers.ChoiceField(
+        choices=["", "off", "rules", "model"],
+        help_text="Which questions the small models get; empty: the environment's.",
+    )
+    prompt_tokens = serializers.IntegerField(
+        min_value=0,
+        max_value=100_000,
+        allow_null=True,
+        help_text="The passages of a prompt are cut down to so many tokens; 0: not, null: the environment's.",
+    )
+
+
 class SearchForm(serializers.Serializer[Any]):
     question = serializers.CharField(min_length=3, max_length=1000)
     k = serializers.IntegerField(min_value=1, max_value=20, required=False)
@@ -55,6 +89,16 @@ class CitationShape(serializers.Serializer[Any]):
     end = serializers.IntegerField()
 
 
+class MarkShape(serializers.Serializer[Any]):
+    start = serializers.IntegerField(help_text="Offset in the answer, in characters.")
+    end = serializers.IntegerField()
+    reason = serializers.ChoiceField(
+        choices=["unsupported", "names", "negation", "cut_off"],
+        help_text="unsupported: the passages do not say it; names: it holds a name or number that they do not; negation: "
+        "it denies what they say, or the reverse; cut_off: the answer reached its length limit here",
+    )
+
+
 class UsageShape(serializers.Serializer[Any]):
     input_tokens = serializers.IntegerField()
     output_tokens = serializers.IntegerField()
@@ -67,11 +111,16 @@ class AnswerShape(serializers.Serializer[Any]):
     answer = serializers.CharField()
     sources = SourceShape(many=True)
     citations = CitationShape(many=True)
+    marks = MarkShape(many=True)
     cache = serializers.ChoiceField(choices=["miss", "exact"])
     cache_hit = serializers.BooleanField()
     stale = serializers.BooleanField()
-    confidence = serializers.FloatField()
-    grounded = serializers.BooleanField()
+    confidence = serializers.FloatField(
+        help_text="0–1: of the evidence, times the share of the answer that its passages support"
+    )
+    grounded = serializers.BooleanField(
+        help_text="It cites, each citation points into a passage shown, and no sentence is marked (but as cut off)."
+    )
     answered = serializers.BooleanField(help_text="false: not in your documents")
     model = serializers.CharField()
     provider = serializers.CharField()

@@ -25,11 +25,21 @@ from knowledge.api.documents import (
     DocumentView,
 )
 from knowledge.api.hooks import HookSecretView, HookView
-from knowledge.api.query import AnswerStreamView, AnswerView, QueryStreamView, QueryView, SearchView
+from knowledge.api.models import ModelSettingsView
+from knowledge.api.query import (
+    AnswerStreamView,
+    AnswerView,
+    QueryBatchView,
+    QueryStreamView,
+    QueryView,
+    SearchView,
+)
 
 urlpatterns = [
     path("query", QueryView.as_view(), name="query"),
     path("query/stream", QueryStreamView.as_view(), name="query-stream"),
+    path("query/batch", QueryBatchView.as_view(), name="query-batch"),
+    path("model-settings", ModelSettingsView.as_view(), name="model-settings"),
     path("search", SearchView.as_view(), name="search"),
     path("answers/<uuid:id>", AnswerView.as_view(), name="answer"),
     path("answers/<uuid:id>/stream", AnswerStreamView.as_view(), name="answer-stream"),

@@ -4,6 +4,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from typing import Any
 
 from django.db.models import F, Q, Value
 from django.db.models.functions import Coalesce
@@ -44,6 +45,7 @@ def create_job(
     source: Source | None = None,
     collection: Collection | None = None,
     callback_url: str = "",
+    request: dict[str, Any] | None = None,
 ) -> Job:
     """A job row, and its task once the transaction commits; of a source the sync that waits or runs already, if any.
 
@@ -60,6 +62,7 @@ def create_job(
         document=document,
         source=source,
         collection=collection,
+        request=request or {},
         step="waiting",
         callback_url=told,
         callback_state=Job.CallbackState.PENDING if told else Job.CallbackState.NONE,
@@ -140,7 +143,12 @@ def retry_job(*, job: Job, user: User | None = None) -> Job:
             raise Problem(409, "not-finished", "This source is being synchronised already: wait for that.")
         return again
     return create_job(
-        kind=job.kind, user=user, document=job.document, source=job.source, collection=job.collection
+        kind=job.kind,
+        user=user,
+        document=job.document,
+        source=job.source,
+        collection=job.collection,
+        request=job.request,
     )
 
 

@@ -101,6 +101,10 @@ def _work(*, run: JobRun, embedder: Embedder, turn: Turn | None) -> None:
     elif job.kind == Job.Kind.SYNC:
         assert job.source is not None
         sync_source(source=job.source, run=run, embedder=embedder, turn=turn)
+    elif job.kind == Job.Kind.QUESTIONS:
+        from knowledge.answering.batch import answer_batch  # indexing needs none of what answering does
+
+        answer_batch(run)
     else:
         _index_again(run=run, embedder=embedder, turn=turn)
     run.finish(state=Job.State.SUCCESS)

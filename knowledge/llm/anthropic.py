@@ -94,11 +94,11 @@ class AnthropicProvider:
                 response = await self._client.messages.create(
                     model=config.model,
                     max_tokens=config.max_tokens,
-                    system=_system_blocks(prompt.system),
+                    system=system_blocks(prompt.system),
                     messages=_messages(prompt),
                     stream=True,
                     timeout=client_timeout(config),
-                    **_QUICK.get(config.model, {}),
+                    **quick_options(config.model),
                 )
                 events = aiter(response)
                 event = await anext(events, None)
@@ -119,7 +119,7 @@ class AnthropicProvider:
             TimeoutError,
             ValueError,
         ) as error:
-            _raise_mapped(error, config=config, usage=meter.usage_so_far())
+            raise_mapped(error, config=config, usage=meter.usage_so_far())
         finally:
             if response is not None:
                 await response.close()
@@ -130,28 +130,38 @@ class AnthropicProvider:
                 message = await self._client.messages.create(
                     model=config.model,
                     max_tokens=config.max_tokens,
-                    system=_system_blocks(system),
+                    system=system_blocks(system),
                     messages=[{"role": "user", "content": text}],
                     timeout=client_timeout(config),
-                    **_QUICK.get(config.model, {}),
+                    **quick_options(config.model),
                 )
         except (anthropic.AnthropicError, httpx2.HTTPError, TimeoutError, ValueError) as error:
-            _raise_mapped(error, config=config, usage=None)
+            raise_mapped(error, config=config, usage=None)
         if not isinstance(message, types.Message):
             # The client hands a body that is not JSON through as it came.
             raise ProviderError(
                 "The server at ANTHROPIC_BASE_URL does not speak Anthropic's protocol; check the address.",
                 permanent=True,
             )
-        answer = "".join(block.text for block in message.content if block.type == "text").strip()
-        stop_reason = str(message.stop_reason or "end_turn")
-        if not answer and stop_reason == "end_turn":
-            stop_reason = "empty"
-        usage = _merge_usage(Usage(), message.usage)
-        return answer, Finished(str(message.model), stop_reason, usage, self.name)
+        return read_message(message)
 
     async def close(self) -> None:
         await self._client.close()
+
+
+def quick_options(model: str) -> dict[str, Any]:
+    """What keeps a model from thinking at length."""
+    return _QUICK.get(model, {})
+
+
+def read_message(message: types.Message) -> tuple[str, Finished]:
+    """The text of a whole answer, and its end."""
+    answer = "".join(block.text for block in message.content if block.type == "text").strip()
+    stop_reason = str(message.stop_reason or "end_turn")
+    if not answer and stop_reason == "end_turn":
+        stop_reason = "empty"
+    usage = _merge_usage(Usage(), message.usage)
+    return answer, Finished(str(message.model), stop_reason, usage, AnthropicProvider.name)
 
 
 class _Meter:
@@ -204,7 +214,7 @@ class _Meter:
         )
 
 
-def _system_blocks(system: str) -> list[types.TextBlockParam]:
+def system_blocks(system: str) -> list[types.TextBlockParam]:
     return [{"type": "text", "text": system, "cache_control": {"type": "ephemeral"}}]
 
 
@@ -215,7 +225,7 @@ def _messages(prompt: Prompt) -> list[types.MessageParam]:
             messages.append({"role": "user", "content": turn.question})
             messages.append({"role": "assistant", "content": turn.answer})
     content: list[types.ContentBlockParam] = [_document(p) for p in prompt.passages]
-    content.append({"type": "text", "text": prompt.question})
+    content.append({"type": "text", "text": prompt.asked})
     messages.append({"role": "user", "content": content})
     return messages
 
@@ -254,7 +264,7 @@ def _merge_usage(seen: Usage, new: types.Usage | types.MessageDeltaUsage) -> Usa
     )
 
 
-def _raise_mapped(error: Exception, *, config: ModelConfig, usage: Usage | None) -> NoReturn:
+def raise_mapped(error: Exception, *, config: ModelConfig, usage: Usage | None) -> NoReturn:
     if isinstance(error, anthropic.APIStatusError):
         raise _map_status(error, model=config.model, usage=usage) from error
     if isinstance(error, anthropic.APITimeoutError | httpx2.TimeoutException | TimeoutError):

@@ -24,12 +24,26 @@ class Turn:
 
 @dataclass(frozen=True)
 class Prompt:
-    """A question with everything that may be used to answer it; `history` is oldest first."""
+    """A question with everything that may be used to answer it; `history` is oldest first.
+
+    `unconfirmed` are names and numbers of the question that no passage holds.
+    """
 
     system: str
     question: str
     passages: tuple[Passage, ...]
     history: tuple[Turn, ...] = ()
+    unconfirmed: tuple[str, ...] = ()
+
+    @property
+    def asked(self) -> str:
+        """The question as a model is asked it."""
+        if not self.unconfirmed:
+            return self.question
+        return (
+            f"{self.question}\n\n(The documents do not hold: {', '.join(self.unconfirmed)}. If the question takes that for "
+            "granted, say first that the documents do not confirm it.)"
+        )
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,8 @@ from knowledge.llm.terms import extract_terms, is_identifier
 
 NOTICE = "No language model is configured, so this answer quotes your documents word for word."
 
+UNCONFIRMED = "Your documents do not mention {}. The nearest that they say:\n\n"
+
 MAX_UNITS = 5
 MAX_WORDS = 150
 # A list, table or stanza that has been begun is finished rather than cut, up to this many words in all.
@@ -126,6 +128,9 @@ class ExtractiveProvider:
         if self._embed is not None and everything:
             await _blend_cosine(prompt.question, everything, self._embed)
         selection = select_candidates(prompt.question, units)
+        if selection and prompt.unconfirmed:
+            yield TextDelta(UNCONFIRMED.format(", ".join(prompt.unconfirmed)))
+            yield BlockEnd()
         for block in render_blocks(selection):
             yield TextDelta(block.text)
             yield Cited(source=block.source, quote=block.quote)

@@ -255,7 +255,7 @@ def _messages(prompt: Prompt) -> list[ChatCompletionMessageParam]:
             messages.append({"role": "user", "content": turn.question})
             messages.append({"role": "assistant", "content": turn.answer})
     documents = "\n\n".join(_document(passage) for passage in prompt.passages)
-    messages.append({"role": "user", "content": f"{documents}\n\nQuestion: {prompt.question}"})
+    messages.append({"role": "user", "content": f"{documents}\n\nQuestion: {prompt.asked}"})
     return messages
 
 

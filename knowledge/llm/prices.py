@@ -9,6 +9,7 @@ from decimal import Decimal
 from knowledge.llm.base import Usage
 
 MILLION = Decimal(1_000_000)
+BATCH_FACTOR = Decimal("0.5")
 FREE_PROVIDERS = frozenset({"extractive"})
 _SNAPSHOT = re.compile(r"-(?:\d{8}|\d{4}-\d{2}-\d{2})$")
 
@@ -70,7 +71,13 @@ DEFAULT_PRICES: tuple[PriceRow, ...] = (
 
 
 def price_usage(
-    *, rows: Iterable[PriceRow], provider: str, model: str, usage: Usage, on: date
+    *,
+    rows: Iterable[PriceRow],
+    provider: str,
+    model: str,
+    usage: Usage,
+    on: date,
+    is_batch: bool = False,
 ) -> Decimal | None:
     """Prices one call.
 
@@ -79,6 +86,7 @@ def price_usage(
         model: the name that was asked for or that the provider reports; a dated snapshot
             (`claude-haiku-4-5-20251001`, `gpt-4o-2024-08-06`) takes the price of its model where it has no row of its own.
         on: the day of the call.
+        is_batch: it was part of a batch, which costs half.
 
     Returns:
         US dollars, exact and not rounded, or None when the table has no price for this model on that day.
@@ -90,7 +98,8 @@ def price_usage(
     for name in names:
         tiers = [r for r in valid if r.model == name and r.min_prompt_tokens <= usage.prompt_tokens]
         if tiers:
-            return _price(max(tiers, key=lambda r: (r.effective_from, r.min_prompt_tokens)), usage)
+            price = _price(max(tiers, key=lambda r: (r.effective_from, r.min_prompt_tokens)), usage)
+            return price * BATCH_FACTOR if is_batch else price
     return None
 
 

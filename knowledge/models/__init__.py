@@ -4,6 +4,7 @@ and how well it is found."""
 from knowledge.models.answers import Answer, Conversation, ConversationShare
 from knowledge.models.documents import Chunk, Collection, Corpus, Document, Source
 from knowledge.models.evaluation import EvaluationCase, EvaluationRun, EvaluationSet
+from knowledge.models.gateway import ModelSettings
 from knowledge.models.jobs import Job
 from knowledge.models.prices import Price
 from knowledge.models.upkeep import DeadLetter, ExpiredItem, IndexDay
@@ -26,6 +27,7 @@ __all__ = [
     "ExpiredItem",
     "IndexDay",
     "Job",
+    "ModelSettings",
     "Price",
     "Source",
     "TagSet",

@@ -64,6 +64,9 @@ class Answer(TenantModel):
     text = models.TextField(blank=True)
     sources = models.JSONField(default=list)
     citations = models.JSONField(default=list)
+    marks = models.JSONField(
+        default=list, db_default=[], help_text="Sentences that their sources do not support, and why."
+    )
     document_ids = ArrayField(models.UUIDField(), default=list)
     answered = models.BooleanField(default=False)
     grounded = models.BooleanField(default=False)

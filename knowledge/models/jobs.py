@@ -10,7 +10,7 @@ from tenants.models import TenantModel, User
 
 
 class Job(TenantModel):
-    """Indexing work, as it is told to those who wait for it.
+    """Work of a worker, as it is told to those who wait for it.
 
     A worker claims a job by a conditional update that sets ``run``; only the holder of that value may go on writing, so
     a worker that was thought dead cannot disturb its successor. ``heartbeat_at`` tells the living from the dead.
@@ -20,6 +20,7 @@ class Job(TenantModel):
         DOCUMENT = "document", "index one document"
         SYNC = "sync", "synchronise a source"
         REINDEX = "reindex", "index again"
+        QUESTIONS = "questions", "answer questions"
 
     class State(models.TextChoices):
         PENDING = "PENDING"
@@ -55,6 +56,9 @@ class Job(TenantModel):
     chunks_kept = models.PositiveIntegerField(default=0)
     chunks_removed = models.PositiveIntegerField(default=0)
     errors = models.JSONField(default=list)
+    request = models.JSONField(
+        default=dict, db_default={}, help_text="What was asked for, beyond the rows it names."
+    )
     result = models.JSONField(null=True)
     error = models.TextField(blank=True)
     attempts = models.PositiveSmallIntegerField(

@@ -46,6 +46,7 @@ KINDS = {
     Job.Kind.DOCUMENT: gettext_lazy("Documents"),
     Job.Kind.SYNC: gettext_lazy("Sources"),
     Job.Kind.REINDEX: gettext_lazy("Indexed again"),
+    Job.Kind.QUESTIONS: gettext_lazy("Questions"),
 }
 
 

@@ -32,6 +32,14 @@ class ShownSource:
 
 
 @dataclass(frozen=True)
+class ShownMark:
+    """A sentence that its sources do not support, and why, in a few words."""
+
+    text: str
+    why: str
+
+
+@dataclass(frozen=True)
 class ShownAnswer:
     """An answer as a page shows it; ``data`` is the API's answer object."""
 
@@ -42,6 +50,16 @@ class ShownAnswer:
     confidence: str
     own: bool
     stopped: bool
+    marked: list[ShownMark]
+
+
+def describe_mark(reason: str) -> str:
+    """Why a sentence is marked."""
+    return {
+        "names": _("the sources do not hold its names or numbers"),
+        "negation": _("the sources say the opposite"),
+        "cut_off": _("the answer was cut off here"),
+    }.get(reason, _("the sources do not say it"))
 
 
 def describe_age(updated: str | datetime) -> str:
@@ -107,6 +125,10 @@ def show_answer(data: dict[str, Any], *, own: bool, stopped: bool = False) -> Sh
         confidence=describe_confidence(data["confidence"]),
         own=own,
         stopped=stopped,
+        marked=[
+            ShownMark(" ".join(data["answer"][m["start"] : m["end"]].split()), describe_mark(m["reason"]))
+            for m in data.get("marks", [])
+        ],
     )
 
 

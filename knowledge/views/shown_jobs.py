@@ -72,7 +72,7 @@ class ShownJob:
         if job.kind == Job.Kind.DOCUMENT and not job.failed:
             return ""
         parts = (
-            (job.changed, _("indexed")),
+            (job.changed, _("answered") if job.kind == Job.Kind.QUESTIONS else _("indexed")),
             (job.unchanged, _("unchanged")),
             (job.deleted, _("deleted")),
             (job.failed, _("failed")),
@@ -130,10 +130,13 @@ def _show(
         about, href = collection.name, reverse("collection-page", args=[collection.pk]) if manages else ""
     elif job.kind == Job.Kind.REINDEX:
         about = _("every document")
+    elif job.kind == Job.Kind.QUESTIONS:
+        about = _("%(n)d questions") % {"n": len(job.request["questions"])}
     kinds = {
         Job.Kind.DOCUMENT: _("Index"),
         Job.Kind.SYNC: _("Synchronise"),
         Job.Kind.REINDEX: _("Index again"),
+        Job.Kind.QUESTIONS: _("Answer questions"),
     }
     return ShownJob(
         job=job,

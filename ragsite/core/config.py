@@ -167,6 +167,8 @@ class Config(BaseSettings):
         default="", validation_alias=_conventional("AZURE_OPENAI_SMALL_DEPLOYMENT")
     )
     providers: str = "anthropic,openai,azure"
+    routing: Literal["off", "rules", "model"] = "rules"
+    prompt_tokens: int = Field(default=1200, ge=0, le=100_000)
     model: str = "claude-sonnet-5-5"
     small_model: str = "claude-haiku-5-5"
     max_tokens: int = Field(default=1000, ge=16, le=64_000)

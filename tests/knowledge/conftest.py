@@ -57,7 +57,8 @@ def configure() -> Iterator[Any]:
 def model(configure: Any) -> Iterator[StubProvider]:
     """Anthropic's client is configured, and talks to this server."""
     with StubProvider() as stub:
-        configure(ANTHROPIC_API_KEY="sk-ant-test", ANTHROPIC_BASE_URL=stub.url)
+        # What a question's words decide would be in the way of tests of something else.
+        configure(ANTHROPIC_API_KEY="sk-ant-test", ANTHROPIC_BASE_URL=stub.url, RAGSITE_ROUTING="off")
         yield stub
 
 

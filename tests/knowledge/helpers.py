@@ -15,8 +15,9 @@ from tests.cast import Member
 PROBLEM_KEYS = {"type", "title", "status", "detail", "request_id"}
 # fmt: off
 ANSWER_KEYS = {
-    "request_id", "question", "answer", "sources", "citations", "cache", "cache_hit", "stale", "confidence", "grounded",
-    "answered", "model", "provider", "fallback", "variant", "usage", "latency_ms", "timings", "conversation", "timestamp",
+    "request_id", "question", "answer", "sources", "citations", "marks", "cache", "cache_hit", "stale", "confidence",
+    "grounded", "answered", "model", "provider", "fallback", "variant", "usage", "latency_ms", "timings", "conversation",
+    "timestamp",
 }
 SOURCE_KEYS = {
     "n", "document_id", "title", "uri", "collection", "chunk_id", "text", "score", "page", "start", "end"
@@ -164,7 +165,7 @@ def check_stream(events: list[dict[str, Any]]) -> dict[str, Any]:
     assert events[0]["type"] == "sources"
     assert [event["type"] for event in events].count("sources") == 1
     assert [event["type"] in ("done", "error") for event in events].index(True) == len(events) - 1
-    text, citations = "", []
+    text, citations, marks = "", [], []
     for event in events:
         assert set(event) == {"type", "data"}
         match event["type"]:
@@ -175,7 +176,10 @@ def check_stream(events: list[dict[str, Any]]) -> dict[str, Any]:
                 citations.append(event["data"])
             case "restart":
                 assert set(event["data"]) == {"reason"}
-                text, citations = "", []
+                text, citations, marks = "", [], []
+            case "mark":
+                assert set(event["data"]) == {"start", "end", "reason"}
+                marks.append(event["data"])
             case "sources" | "done" | "error":
                 pass
             case other:
@@ -185,7 +189,7 @@ def check_stream(events: list[dict[str, Any]]) -> dict[str, Any]:
         assert set(last["data"]) >= PROBLEM_KEYS
         return {"answer": text, "citations": citations, "sources": events[0]["data"]}
     assert set(last["data"]) == ANSWER_KEYS - {"answer", "sources"}
-    assert last["data"]["citations"] == citations
+    assert (last["data"]["citations"], last["data"]["marks"]) == (citations, marks)
     return {**last["data"], "answer": text, "sources": events[0]["data"]}
 
 
@@ -201,6 +205,8 @@ def check_answer(body: dict[str, Any]) -> None:
         assert 1 <= citation["source"] <= len(body["sources"])
         assert 0 <= citation["start"] < citation["end"] <= len(body["answer"])
         assert body["answer"][citation["start"] : citation["end"]].strip()
+    for mark in body["marks"]:
+        assert body["answer"][mark["start"] : mark["end"]].strip()
 
 
 def check_source_offsets(member: Member, body: dict[str, Any]) -> None:

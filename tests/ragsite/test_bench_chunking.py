@@ -76,3 +76,14 @@ def test_what_cannot_be_used_is_named(folder: Path) -> None:
     (folder / "questions.jsonl").unlink()
     with pytest.raises(CommandError, match="cannot be read"):
         run(folder)
+
+
+def test_what_a_token_budget_keeps_is_measured(folder: Path) -> None:
+    out = io.StringIO()
+    options = ("--json", "--k", "2", "--budgets", "60", "200")
+    call_command("bench", "compression", str(folder), *options, stdout=out, stderr=io.StringIO())
+    figures = json.loads(out.getvalue().splitlines()[-1])
+    whole, tight = figures["budgets"]["whole"], figures["budgets"]["60"]
+    assert figures["questions"] == 3 and set(figures["budgets"]) == {"whole", "60", "200"}
+    assert whole["kept"] == 1 == tight["kept"]
+    assert tight["tokens"] <= 70 < whole["tokens"]

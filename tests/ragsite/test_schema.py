@@ -27,6 +27,9 @@ BESIDE = {"get /members/{id}", "get /roles/{id}", "get /api-keys/{id}", "get /ta
     "delete /invitations/{id}",
     "post /hooks/{id}",
     "post /sources/{id}/check",
+    "post /query/batch",
+    "get /model-settings",
+    "patch /model-settings",
     "post /sources/{id}/hook-secret",
     "delete /sources/{id}/hook-secret",
 }

@@ -28,9 +28,9 @@ pytestmark = on_shared_cast
 BLOCKS = (
     Block("The hold timer is 30 seconds.", cites=((0, 0, 1),)),
     Block(" "),
-    Block("Call extension 7741.", cites=((0, 0, 1),)),
+    Block("Look at the neighbour with show bgp summary.", cites=((0, 0, 1),)),
 )
-ANSWER = "The hold timer is 30 seconds. Call extension 7741."
+ANSWER = "The hold timer is 30 seconds. Look at the neighbour with show bgp summary."
 BODY = {"question": HOLD_TIMER, "cache": False}
 
 
@@ -63,7 +63,7 @@ def test_json_ndjson_and_sse_tell_the_same_answer(shared: Any, model: StubProvid
         assert body["answer"] == ANSWER and NOTICE not in ANSWER
         assert [body["answer"][c["start"] : c["end"]] for c in body["citations"]] == [
             "The hold timer is 30 seconds.",
-            "Call extension 7741.",
+            "Look at the neighbour with show bgp summary.",
         ]
         assert (body["provider"], body["model"]) == ("anthropic", "claude-sonnet-5-5")
         assert body["answered"] and body["grounded"] and body["fallback"] is False

@@ -1,0 +1,80 @@
+"""A tenant's own choice of language models over what the environment has."""
+
+from dataclasses import replace
+from typing import Any
+
+from knowledge.config import AnswerConfig, configured_providers, model_of
+from knowledge.models import ModelSettings
+from ragsite.core.problems import FieldProblem, Problem
+from tenants.access import Principal
+from tenants.audit import record_by
+from tenants.scope import atomic
+
+MOST_MODELS = 6
+NO_MODEL = "extractive"  # in an order: nothing after it, the documents are quoted
+
+
+def read_model_settings() -> ModelSettings | None:
+    """Of the tenant in force."""
+    row: ModelSettings | None = ModelSettings.objects.first()
+    return row
+
+
+def apply_model_settings(config: AnswerConfig, row: ModelSettings | None) -> AnswerConfig:
+    """The configuration as the tenant wants it. A provider that the environment has no key for any more is passed over."""
+    if row is None:
+        return config
+    if row.routing:
+        config = replace(config, routing=row.routing)
+    if row.prompt_tokens is not None:
+        config = replace(config, prompt_tokens=row.prompt_tokens)
+    if not row.order:
+        return config
+    known, chosen = configured_providers(), []
+    for each in row.order:
+        if each["provider"] == NO_MODEL:
+            break
+        if each["provider"] in known:
+            chosen.append(each)
+    return replace(
+        config,
+        models=tuple(model_of(each["provider"], each["model"]) for each in chosen),
+        small_models=tuple(model_of(each["provider"], each["small_model"]) for each in chosen),
+    )
+
+
+def change_model_settings(*, changes: dict[str, Any], principal: Principal) -> ModelSettings:
+    """Sets what is named in ``changes``: ``order``, ``routing`` (empty: the default), ``prompt_tokens`` (None: the default).
+
+    Raises:
+        Problem: 400 for a provider that the environment has no key for, or named twice with the same model.
+    """
+    if "order" in changes:
+        changes = changes | {"order": _check_order(changes["order"])}
+    with atomic():
+        row: ModelSettings = ModelSettings.objects.get_or_create(tenant_id=principal.membership.tenant_id)[0]
+        for name, value in changes.items():
+            setattr(row, name, value)
+        row.save()
+        record_by(principal, "models.change", row, changes)
+    return row
+
+
+def _check_order(order: list[dict[str, str]]) -> list[dict[str, str]]:
+    known = (*configured_providers(), NO_MODEL)
+    checked, wrong = [], []
+    for at, each in enumerate(order):
+        provider, model = each["provider"], each.get("model", "")
+        if provider not in known:
+            detail = f"“{provider}” is not configured here: name some of {', '.join(known)}."
+            wrong.append(FieldProblem(f"order.{at}.provider", detail))
+        elif provider != NO_MODEL and not model:
+            wrong.append(FieldProblem(f"order.{at}.model", "Name the model (of Azure the deployment)."))
+        checked.append(
+            {"provider": provider, "model": model, "small_model": each.get("small_model") or model}
+        )
+    if len({(each["provider"], each["model"]) for each in checked}) < len(checked):
+        wrong.append(FieldProblem("order", "Name each model once."))
+    if wrong:
+        raise Problem(400, "invalid", "Some values cannot be used; see errors.", errors=wrong)
+    return checked

@@ -1,0 +1,97 @@
+"""POST /api/v1/query/batch: many questions as one job."""
+
+import threading
+import uuid
+from typing import Any
+
+from knowledge.models import Job
+from tests.knowledge.helpers import check_answer, check_problem, run_job, send
+from tests.knowledge.shared import _django_db_helper, on_shared_cast  # noqa: F401
+from tests.stub_provider import Reply, StubProvider
+
+pytestmark = on_shared_cast
+QUESTIONS = [
+    "What is the hold timer on edge routers?",
+    "Who is called when a session stays down?",
+    "Which colour has the moon base?",
+]
+
+
+def start(member: Any, **body: Any) -> Any:
+    return send(member, "post", "query/batch", {"questions": QUESTIONS} | body)
+
+
+def test_the_result_is_the_list_of_answers(shared: Any) -> None:
+    response = start(shared.nina)
+    assert response.status_code == 202
+    task = response.json()
+    assert task["status_url"] == f"/api/v1/tasks/{task['task_id']}" == response.headers["Location"]
+    waiting = send(shared.nina, "get", f"tasks/{task['task_id']}").json()
+    assert waiting["state"] == "PENDING" and [r["answer"] for r in waiting["result"]] == [None] * 3
+    job = run_job(shared.nina, task["task_id"])
+    assert (job["state"], job["kind"], job["progress"]) == ("SUCCESS", "questions", 100)
+    assert job["documents"]["seen"] == 3 and job["documents"]["changed"] == 3
+    for question, body in zip(QUESTIONS, job["result"], strict=True):
+        check_answer(body)
+        assert body["question"] == question
+        assert send(shared.nina, "get", f"answers/{body['request_id']}").json() == body
+    assert "30 seconds" in job["result"][0]["answer"] and job["result"][2]["answered"] is False
+    # The asker's own: a colleague knows nothing of it, who manages sees the job and no question.
+    check_problem(send(shared.sam, "get", f"tasks/{task['task_id']}"), 404)
+    check_problem(send(shared.gus, "get", f"tasks/{task['task_id']}"), 404)
+    seen = send(shared.ada, "get", f"tasks/{task['task_id']}")
+    assert seen.json()["result"] is None and "hold timer" not in seen.content.decode()
+
+
+def test_a_role_that_may_ask_alone_follows_its_own_batch_and_reads_its_own_documents(shared: Any) -> None:
+    task = start(shared.hal, questions=["Which host did the intruder enter through?", "What is code 809?"])
+    job = run_job(shared.hal, task.json()["task_id"])
+    secret, own = job["result"]
+    assert "marlin" not in str(secret) and secret["answered"] is False
+    assert "IKE" in own["answer"]
+
+
+def test_what_was_done_is_not_done_again(shared: Any, model: StubProvider) -> None:
+    task = start(shared.nina, cache=False).json()["task_id"]
+    run_job(shared.nina, task)
+    asked = len(model.requests)
+    assert asked >= 2
+    from tenants.scope import scope
+
+    with scope(tenant_id=shared.acme.pk, tags=None):
+        Job.objects.filter(pk=task).update(state=Job.State.PENDING, finished_at=None)
+    again = run_job(shared.nina, task)
+    assert again["state"] == "SUCCESS" and len(model.requests) == asked
+    assert again["documents"]["changed"] == 3
+
+
+def test_a_batch_that_is_cancelled_ends_and_keeps_what_is_done(shared: Any, model: StubProvider) -> None:
+    waiting = start(shared.nina).json()["task_id"]
+    assert send(shared.nina, "delete", f"tasks/{waiting}").json()["state"] == "CANCELLED"
+    model.script(*[Reply(wait_seconds=20)] * 8)
+    task = start(shared.nina, cache=False).json()["task_id"]
+
+    def cancel_when_asked() -> None:
+        from django.db import connections
+
+        from tenants.scope import scope
+
+        while not model.requests:
+            threading.Event().wait(0.05)
+        with scope(tenant_id=shared.acme.pk, tags=None):
+            Job.objects.filter(pk=task).update(cancel_requested=True)
+        connections.close_all()
+
+    other = threading.Thread(target=cancel_when_asked)
+    other.start()
+    job = run_job(shared.nina, task)
+    other.join()
+    assert job["state"] == "CANCELLED"
+
+
+def test_wrong_batches_say_what_is_wrong(shared: Any) -> None:
+    for body in ({"questions": []}, {"questions": ["What?"] * 101}, {"questions": ["?"]}, {}):
+        response = send(shared.nina, "post", "query/batch", body)
+        check_problem(response, 400)
+    check_problem(start(shared.nina, collections=["nowhere"]), 404)
+    check_problem(send(shared.nina, "get", f"tasks/{uuid.uuid4()}"), 404)
