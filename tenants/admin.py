@@ -16,7 +16,7 @@ from unfold.decorators import display
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget, UnfoldAdminSelectWidget
 
-from tenants import admin_logs
+from tenants import admin_budgets, admin_logs
 from tenants.access import Principal
 from tenants.admin_base import PlatformModelAdmin, ReadOnlyTenantAdmin, TenantModelAdmin
 from tenants.admin_lists import DayFilter, at, choice, related, yes_or_no
@@ -33,7 +33,7 @@ from tenants.people import (
 )
 from tenants.scope import current_scope, enter, scope
 
-__all__ = ["admin_logs"]
+__all__ = ["admin_budgets", "admin_logs"]
 STATUS_COLOURS = {"active": "success", "suspended": "danger"}
 
 

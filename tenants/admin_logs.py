@@ -99,6 +99,7 @@ class UsageRecordAdmin(ReadOnlyTenantAdmin):
         "output_tokens",
         "cache_read_tokens",
         "cache_write_tokens",
+        "estimated",
         "cost_usd",
         "latency_ms",
     )
@@ -115,6 +116,7 @@ class UsageRecordAdmin(ReadOnlyTenantAdmin):
         "output_tokens",
         "cache_read_tokens",
         "cache_write_tokens",
+        "estimated",
         "cost_usd",
         "latency_ms",
     )

@@ -160,6 +160,11 @@ def read_standings(membership: Membership) -> list[Standing]:
     return [_standing(b, user_id=membership.user_id, zone=zone, now=now, keep=False) for b in budgets]
 
 
+def read_budget(budget: Budget, *, tenant: Tenant) -> Standing:
+    """How one budget stands, the tenant's or its member's."""
+    return _standing(budget, user_id=budget.user_id, zone=tenant.time_zone, now=timezone.now(), keep=False)
+
+
 def read_tenant_standings(tenant: Tenant) -> list[Standing]:
     """How the budgets of the whole tenant stand."""
     now, zone = timezone.now(), tenant.time_zone

@@ -93,6 +93,24 @@ class Request:
     at: float = field(default_factory=time.monotonic)
 
 
+@dataclass
+class Billed:
+    """What one call costs its caller: a provider's own count. Until ``is_whole``, output has not been counted to its end."""
+
+    input_tokens: int
+    cache_write_tokens: int
+    cache_read_tokens: int
+    output_tokens: int = 1
+    is_whole: bool = False
+
+    def end(self, output_tokens: int) -> None:
+        self.output_tokens, self.is_whole = output_tokens, True
+
+    @property
+    def tokens(self) -> tuple[int, int, int, int]:
+        return self.input_tokens, self.cache_write_tokens, self.cache_read_tokens, self.output_tokens
+
+
 class StubProvider:
     """The server in a thread of its own, on an ephemeral port unless one is given."""
 
@@ -105,6 +123,7 @@ class StubProvider:
         self._left = threading.Semaphore(0)
         self.requests: list[Request] = []
         self.batches = stub_batches.Batches()
+        self.billed: list[Billed] = []
         self.disconnects = 0
         self.open_connections = 0
 
@@ -194,6 +213,12 @@ class StubProvider:
         await _send(writer, 200, json.dumps(self._message(request.body, reply, blocks)).encode())
         return True
 
+    def _bill_chat(self, body: dict[str, Any], text: str, *, cached: int) -> Billed:
+        usage = stub_chat.chat_usage(body, text, cached=cached)
+        read = usage["prompt_tokens_details"]["cached_tokens"]
+        self.billed.append(Billed(usage["prompt_tokens"] - read, 0, read))
+        return self.billed[-1]
+
     async def _answer_chat(self, request: Request, reply: Reply, writer: asyncio.StreamWriter) -> bool:
         target, body = request.target, request.body
         wrong: tuple[int, str] | None = None
@@ -213,6 +238,7 @@ class StubProvider:
             whole = stub_chat.chat_message(
                 body=body, target=target, text=text, stop=reply.stop_reason, number=number
             )
+            self._bill_chat(body, text, cached=0).end(whole["usage"]["completion_tokens"])
             await _send(writer, 200, json.dumps(whole).encode())
             return True
         # The beginning of a prompt that came before is read from the cache, without being asked for.
@@ -222,12 +248,14 @@ class StubProvider:
         _write_head(
             writer, 200, {"content-type": "text/event-stream; charset=utf-8", "transfer-encoding": "chunked"}
         )
-        sent = 0
+        sent, billed = 0, self._bill_chat(body, text, cached=cached)
         for is_text, data in stub_chat.chat_chunks(
             body=body, target=target, text=text, stop=reply.stop_reason, number=number, cached=cached
         ):
             if reply.after_deltas is not None and is_text and sent >= reply.after_deltas:
                 return await self._cut(reply, writer, chat=True)
+            if sent and not is_text:
+                billed.end(count_tokens(text) + 1)
             writer.write(b"%x\r\n%s\r\n" % (len(data), data))
             await writer.drain()
             if is_text:
@@ -252,6 +280,7 @@ class StubProvider:
             written = count_tokens(fixed)
             self._cached.add(fixed)
         total = count_tokens(json.dumps(body["messages"])) + (0 if marked else count_tokens(fixed))
+        self.billed.append(Billed(total, written, cached))
         return {
             "input_tokens": total,
             "cache_creation_input_tokens": written,
@@ -274,6 +303,7 @@ class StubProvider:
     def _message(self, body: dict[str, Any], reply: Reply, blocks: tuple[Block, ...]) -> dict[str, Any]:
         head = self._head(body)
         head["usage"]["output_tokens"] = sum(count_tokens(b.text) for b in blocks) + 1
+        self.billed[-1].end(head["usage"]["output_tokens"])
         head["content"] = [{"type": "text", "text": b.text, "citations": None} for b in blocks]
         return {**head, "stop_reason": reply.stop_reason}
 
@@ -284,7 +314,9 @@ class StubProvider:
             writer, 200, {"content-type": "text/event-stream; charset=utf-8", "transfer-encoding": "chunked"}
         )
         sent = 0
-        await _event(writer, "message_start", {"message": self._head(body)})
+        head = self._head(body)
+        billed = self.billed[-1]
+        await _event(writer, "message_start", {"message": head})
         await _event(writer, "ping", {})
         shift = 0
         if reply.thinking:
@@ -314,6 +346,7 @@ class StubProvider:
         if reply.after_deltas is not None:
             return await self._cut(reply, writer)
         tokens = sum(count_tokens(block.text) for block in blocks) + 1
+        billed.end(tokens)
         ending = {"stop_reason": reply.stop_reason, "stop_sequence": None}
         await _event(writer, "message_delta", {"delta": ending, "usage": {"output_tokens": tokens}})
         await _event(writer, "message_stop", {})

@@ -47,6 +47,7 @@ def sidebar(request: HttpRequest) -> list[dict[str, Any]]:
             [
                 _page(request, _("Costs"), "payments", "admin:costs") if may_see_costs(request) else None,
                 _list(request, _("Calls"), "receipt_long", "tenants.usagerecord"),
+                _list(request, _("Budgets"), "savings", "tenants.budget"),
                 _list(request, _("Prices"), "sell", "knowledge.price"),
             ],
         ),

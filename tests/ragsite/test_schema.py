@@ -17,7 +17,7 @@ patch /sources/{id}; delete /sources/{id}; post /sources/{id}/sync; post /ingest
 delete /tasks/{id}; post /feedback; patch /feedback/{id}; delete /feedback/{id}; get /document-requests;
 post /document-requests; get /costs; get /cache/stats; delete /cache; get /members;
 post /members; patch /members/{id}; delete /members/{id}; get /roles; post /roles;
-patch /roles/{id}; delete /roles/{id}; get /api-keys; post /api-keys; delete /api-keys/{id}; get /audit
+patch /roles/{id}; delete /roles/{id}; get /api-keys; post /api-keys; delete /api-keys/{id}; get /audit; get /stats
 """
 BESIDE = {"get /members/{id}", "get /roles/{id}", "get /api-keys/{id}", "get /tasks"} | {
     "delete /answers/{id}/stream",

@@ -14,7 +14,7 @@ from django_celery_beat.models import CrontabSchedule, IntervalSchedule, Periodi
 
 from feedback.models import DocumentRequest, Review
 from knowledge.models import Answer, DeadLetter, EmbeddingSpace, EvaluationRun, EvaluationSet
-from tenants.models import Invitation, Role, UsageRecord
+from tenants.models import Budget, Invitation, Role, UsageRecord
 from tenants.people import add_member, create_user
 from tenants.scope import scope, unscoped
 from tests.cast import PASSWORD, Cast, member_of
@@ -102,6 +102,7 @@ def make_everything(cast: Cast) -> Everything:
             Review.objects.create(answer=answer)
             add_evaluation(name=f"questions of {slug}")
             DeadLetter.objects.create(uri=f"{slug}.pdf", reason="It cannot be read.")
+            Budget.objects.create(subject="tenant", period="month", hard_usd=10)
             DocumentRequest.objects.create(user=user, question=f"Where is the {slug} plan?")
             Invitation.objects.create(
                 email=f"new@{slug}.example",

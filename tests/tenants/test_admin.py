@@ -30,7 +30,6 @@ from knowledge.models import (
 from tenants.models import (
     ApiKey,
     AuditEvent,
-    Budget,
     IdempotentRequest,
     Invitation,
     Membership,
@@ -59,7 +58,6 @@ PLATFORM_MODELS = {Tenant, User, Price, PeriodicTask, CrontabSchedule, IntervalS
 FOR_REVIEWERS = {Feedback, Review, DocumentRequest, Answer}
 # What is no list of its own: a number, and what answers tell already.
 NOT_SHOWN = {
-    Budget,
     Corpus,
     Conversation,
     ConversationShare,
