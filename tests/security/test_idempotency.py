@@ -50,6 +50,7 @@ def file(_: Rows) -> dict[str, Any]:
 POSTS: dict[str, tuple[Body, str]] = {
     "api/v1/query": (lambda _: {"question": QUESTION}, ""),
     "api/v1/query/stream": (lambda _: {"question": QUESTION}, ""),
+    "api/v1/query/batch": (lambda _: {"questions": [QUESTION]}, ""),
     "api/v1/members": (lambda _: {"username": "newcomer", "role": "helpdesk"}, ""),
     "api/v1/roles": (lambda _: {"name": "guests", "tags": ["faq"], "abilities": ["ask"]}, ""),
     "api/v1/api-keys": (lambda _: {"name": "a key"}, ""),
