@@ -3,7 +3,7 @@
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Coroutine, Sequence
 from contextlib import aclosing
 from dataclasses import asdict
 from typing import Any
@@ -302,15 +302,16 @@ def _prompt_of(journey: Journey, *, turns: tuple[Turn, ...], config: AnswerConfi
     passages = [
         Passage(n=p.n, title=p.title, uri=p.uri, heading=p.heading, text=p.text) for p in journey.passages
     ]
+    sent: Sequence[Passage] = passages
     if config.has_model:
-        passages = list(compress_passages(passages, question=journey.standalone, tokens=config.prompt_tokens))
-    return build_prompt(question=journey.standalone, passages=passages, history=turns)
+        sent = compress_passages(passages, question=journey.standalone, tokens=config.prompt_tokens)
+    return build_prompt(question=journey.standalone, passages=sent, history=turns, whole=passages)
 
 
 async def _generate(
     journey: Journey, *, config: AnswerConfig, gateway: Gateway, prompt: Prompt
 ) -> AsyncGenerator[Event, None]:
-    assembler = AnswerAssembler(prompt.passages, question=prompt.question)
+    assembler = AnswerAssembler(prompt.shown, sent=prompt.passages, question=prompt.question)
     chars = count_chars(prompt)
 
     def take(pieces: list[Piece]) -> list[Event]:

@@ -59,12 +59,18 @@ class AnswerAssembler:
     given out.
 
     Args:
+        passages: as the reader is shown them.
+        sent: as the model was, where they were cut down: a quote may span what was left out.
         question: its own words need no source.
     """
 
-    def __init__(self, passages: Sequence[Passage], *, question: str = "") -> None:
+    def __init__(
+        self, passages: Sequence[Passage], *, sent: Sequence[Passage] = (), question: str = ""
+    ) -> None:
         self._passages = {passage.n: passage for passage in passages}
         self._squeezed = {passage.n: _squeeze(passage.text) for passage in passages}
+        for passage in sent:
+            self._squeezed[passage.n] += "\0" + _squeeze(passage.text)
         self._question = question
         self._evidence: dict[int, Evidence] = {}
         self.dropped = 0

@@ -26,7 +26,8 @@ class Turn:
 class Prompt:
     """A question with everything that may be used to answer it; `history` is oldest first.
 
-    `unconfirmed` are names and numbers of the question that no passage holds.
+    `unconfirmed` are names and numbers of the question that no passage holds. `whole` are the passages before they were
+    cut down for a model, where they were: what quotes them has no tokens to save.
     """
 
     system: str
@@ -34,6 +35,12 @@ class Prompt:
     passages: tuple[Passage, ...]
     history: tuple[Turn, ...] = ()
     unconfirmed: tuple[str, ...] = ()
+    whole: tuple[Passage, ...] = ()
+
+    @property
+    def shown(self) -> tuple[Passage, ...]:
+        """The passages as the reader is shown them."""
+        return self.whole or self.passages
 
     @property
     def asked(self) -> str:

@@ -150,7 +150,7 @@ class ExtractiveProvider:
 
 
 def _collect_scored(prompt: Prompt) -> list[list[Candidate]]:
-    units = [collect_candidates(passage) for passage in prompt.passages]
+    units = [collect_candidates(passage) for passage in prompt.shown]
     score_candidates(prompt.question, units)
     return units
 

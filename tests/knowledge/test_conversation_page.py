@@ -17,6 +17,9 @@ from tests.knowledge.rows import add_answer, html_of, signed_in, source_of
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "platform", "owner"])
 
 
+MARKS = [{"start": 0, "end": 10, "reason": "names"}]
+
+
 def questions(page: str) -> list[str]:
     return re.findall(r'<h2 class="question">([^<]+)</h2>', page)
 
@@ -54,9 +57,12 @@ def test_what_an_answer_cost_and_how_sure_it_is_stands_under_it(cast: Any) -> No
     page = html_of(client.get(f"/answers/{priced.pk}/"))
     for words in ("claude-small", "fresh", "1.2 s", "$0.0042", "confidence excellent (0.83)"):
         assert words in page, words
-    unpriced = add_answer(cast.nina, "Two?", policy, output_tokens=9, cache="exact", confidence=0.1, **values)
+    unpriced = add_answer(
+        cast.nina, "Two?", policy, output_tokens=9, cache="exact", confidence=0.1, marks=MARKS, **values
+    )
     page = html_of(client.get(f"/answers/{unpriced.pk}/"))
     assert "unpriced" in page and "cached" in page and "confidence poor" in page
+    assert "Not supported by the sources" in page and "do not hold its names or numbers" in page
 
 
 def test_a_long_conversation_shows_its_latest_answers_and_leads_to_the_others(cast: Any) -> None:

@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
+from knowledge.answering.citations import AnswerAssembler
 from knowledge.answering.compress import compress_passages, count_passage_tokens
-from knowledge.llm.base import Passage
+from knowledge.llm.base import BlockEnd, Cited, Passage, TextDelta
+from knowledge.llm.extractive import NOTICE
 from knowledge.llm.routing import classify_by_rules, read_classification
 from tests.knowledge.answering.test_model_answers import ledger
 from tests.knowledge.helpers import ask, check_problem, send
@@ -165,3 +167,19 @@ def test_citations_stay_right_when_passages_are_cut(shared: Any, model: StubProv
         said = " ".join(body["answer"][citation["start"] : citation["end"]].split())
         assert said in " ".join(body["sources"][citation["source"] - 1]["text"].split())
     assert "30 seconds" in str(cut.body) and "30 seconds" in body["answer"]
+    # What quotes has no tokens to save, and what was left out is no false premise.
+    configure(RAGSITE_PROMPT_TOKENS=40)
+    model.script(Reply(status=401))
+    quoted = ask(shared.nina, cache=False)
+    configure(ANTHROPIC_API_KEY="")
+    assert quoted["answer"] == ask(shared.nina, cache=False)["answer"].partition(f"\n\n{NOTICE}")[0]
+
+
+def test_a_quote_may_span_what_was_left_out() -> None:
+    cut = (replace(LONG[0], text="Cafeteria first.\n\nThe hold timer is here."),)
+    whole = (replace(LONG[0], text="Cafeteria first. Much between.\n\nThe hold timer is here."),)
+    assembler = AnswerAssembler(whole, sent=cut)
+    assembler.feed(TextDelta("The hold timer is here."))
+    assembler.feed(Cited(1, cut[0].text))
+    assembler.feed(BlockEnd())
+    assert assembler.dropped == 0 and assembler.is_grounded
