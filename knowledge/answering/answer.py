@@ -133,7 +133,8 @@ async def _travel(journey: Journey, *, config: AnswerConfig, gateway: Gateway) -
     with watch.stage("prepare"):
         prepared = await run_db(_prepare, question=question, principal=principal, config=config)
     config = apply_model_settings(config, prepared.models)
-    config = take_priced(config, standings=prepared.standings)
+    if prepared.standings:
+        config = await run_db(take_priced, config, standings=prepared.standings)  # it reads the prices
     if config.has_model and prefers_cheaper(prepared.standings):
         journey.warnings = warnings_of(prepared.standings)
         config = take_cheaper(config)

@@ -1,0 +1,67 @@
+"""Budgets as those who ask meet them: a warning and the cheaper model, then 402, while the cache goes on answering."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tenants.models import Budget, Reservation, UsageRecord
+from tenants.scope import scope
+from tests.knowledge.helpers import HOLD_TIMER, ask, check_problem, conforms, read_stream, send
+from tests.knowledge.shared import _django_db_helper, on_shared_cast  # noqa: F401
+from tests.stub_provider import Block, Reply, StubProvider
+
+pytestmark = on_shared_cast
+GOOD = Reply(blocks=(Block("The hold timer is 30 seconds.", cites=((0, 0, 1),)),))
+
+
+@pytest.fixture
+def budget(shared: Any) -> Iterator[Any]:
+    def make(**limits: str) -> None:
+        with scope(tenant_id=shared.acme.pk, tags=None):
+            Budget.objects.all().delete()
+            Budget.objects.create(subject="tenant", period="month", **limits)
+
+    yield make
+    with scope(tenant_id=shared.acme.pk, tags=None):
+        Budget.objects.all().delete()
+        assert not Reservation.objects.exists(), "money is still set aside"
+
+
+def test_over_the_soft_limit_the_cheaper_model_answers_and_says_so(
+    shared: Any, model: StubProvider, budget: Any
+) -> None:
+    model.script(GOOD, GOOD)
+    budget(soft_usd="0.000001")
+    assert "warnings" not in ask(shared.nina, cache=False)  # nothing was spent yet
+    response = send(shared.nina, "post", "query", {"question": HOLD_TIMER, "cache": False})
+    body = conforms(response, "/api/v1/query", "post")
+    assert "over its soft limit" in body["warnings"][0]
+    assert [request.body["model"] for request in model.requests] == ["claude-sonnet-5-5", "claude-haiku-5-5"]
+
+
+def test_over_the_hard_limit_nothing_is_called_and_the_cache_answers(
+    shared: Any, model: StubProvider, budget: Any
+) -> None:
+    model.script(GOOD)
+    ask(shared.nina, "What is the hold timer of edge routers?")
+    calls = len(model.requests)
+    budget(hard_usd="0.000001")
+    body = {"question": HOLD_TIMER, "cache": False}
+    refused = send(shared.nina, "post", "query", body)
+    problem = check_problem(refused, 402, "budget-exhausted")
+    assert problem["budget"]["resets_at"] and int(refused.headers["Retry-After"]) > 0
+    streamed, text = read_stream(shared.nina, "query/stream", body)
+    assert streamed.status_code == 402 and "budget-exhausted" in text  # a status, not an event
+    assert len(model.requests) == calls
+    assert ask(shared.nina, "What is the hold timer of edge routers?")["cache"] == "exact"
+    assert send(shared.nina, "post", "search", {"question": HOLD_TIMER}).status_code == 200
+
+
+def test_a_call_that_fails_gives_its_money_back(shared: Any, model: StubProvider, budget: Any) -> None:
+    budget(hard_usd="5")
+    model.script(Reply(status=401))
+    assert ask(shared.nina, cache=False)["provider"] == "extractive"
+    with scope(tenant_id=shared.acme.pk, tags=None):
+        failed = UsageRecord.objects.get(status="permanent")
+    assert failed.cost_usd == 0
