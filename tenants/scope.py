@@ -138,9 +138,9 @@ def alias() -> str:
     return "platform" if scope and scope.platform else "default"
 
 
-def atomic(*, durable: bool = False) -> AbstractContextManager[Any]:
+def atomic(*, durable: bool = False, savepoint: bool = True) -> AbstractContextManager[Any]:
     """``transaction.atomic`` on the alias of the scope in force."""
-    return transaction.atomic(using=alias(), durable=durable)
+    return transaction.atomic(using=alias(), durable=durable, savepoint=savepoint)
 
 
 def on_commit(function: Any) -> None:

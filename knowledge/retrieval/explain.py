@@ -19,7 +19,7 @@ from django.utils.translation import gettext as _
 from knowledge.access import as_member, eyes_of
 from knowledge.config import RetrievalConfig
 from knowledge.embedding.base import Vectors
-from knowledge.models import Chunk, Collection, Document, EmbeddingSpace, TagSet
+from knowledge.models import Chunk, Document, EmbeddingSpace, TagSet
 from knowledge.retrieval.analysis import (
     chunk_words,
     count_terms,
@@ -141,10 +141,10 @@ def explain_search(
     asked["model"] = model
     with eyes_of(role):
         with _timed(spent, _("rows the role may read")):
-            view, selection = readable_rows(membership=member, filters=filters, model=model)
-            _view, whole = readable_rows(membership=member, filters=Filters(), model=model)
+            view, selection, languages = readable_rows(membership=member, filters=filters, model=model)
+            whole = readable_rows(membership=member, filters=Filters(), model=model).selection
         with _timed(spent, _("terms of the question")):
-            counted = question_terms(question, languages=_languages())
+            counted = question_terms(question, languages=languages)
         with _timed(spent, _("by words")):
             search_keywords(view=view, selection=selection, terms=counted, k1=config.bm25_k1, b=config.bm25_b)
         with _timed(spent, _("by meaning")):
@@ -202,10 +202,6 @@ def _timed(spent: dict[str, float], stage: str) -> Iterator[None]:
     begun = time.perf_counter()
     yield
     spent[stage] = round((time.perf_counter() - begun) * 1000, 2)
-
-
-def _languages() -> list[str]:
-    return sorted(set(Collection.objects.values_list("language", flat=True)))
 
 
 def _explain_passages(

@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from django.db.models import Value
+from django.contrib.postgres.expressions import ArraySubquery
+from django.db.models import Case, Subquery, Value, When
 from django.db.models.functions import Substr
 
 from knowledge.config import RetrievalConfig
@@ -27,6 +28,14 @@ from tenants.models import Membership
 from tenants.scope import atomic, require_tenant_id
 
 SWAPPED_TRIES = 3
+
+
+class Readable(NamedTuple):
+    """A tenant's index, the rows of it that a member may read, and the languages of the tenant's documents."""
+
+    view: IndexView
+    selection: Selection
+    languages: tuple[str, ...]
 
 
 def search_passages(
@@ -151,9 +160,9 @@ def rank_chunks(
         vector: of the question, shape ``(dimensions,)``, of length 1.
         model: the name of the embedder that made it; empty: that of the space in force.
     """
-    with atomic():
-        view, selection = readable_rows(membership=membership, filters=filters, model=model)
-        terms = question_terms(question, languages=_languages())
+    with atomic(savepoint=False):
+        view, selection, languages = readable_rows(membership=membership, filters=filters, model=model)
+        terms = question_terms(question, languages=languages)
     if not selection.total:
         return Ranking(dense=(), keyword=(), fused=())
     keyword = search_keywords(view=view, selection=selection, terms=terms, k1=config.bm25_k1, b=config.bm25_b)
@@ -184,38 +193,34 @@ def rank_chunks(
     )
 
 
-def readable_rows(
-    *, membership: Membership, filters: Filters, model: str = ""
-) -> tuple[IndexView, Selection]:
-    """The tenant's index as it now is, and the rows of it that the member may read."""
-    tag_sets = TagSet.objects.visible_to(membership)
-    if filters.tags:
-        tag_sets = tag_sets.filter(tags__overlap=list(filters.tags))
-    readable = frozenset(pk.bytes for pk in tag_sets.values_list("pk", flat=True))
-    collections = frozenset(pk.bytes for pk in filters.collection_ids) if filters.collection_ids else None
-    view = _current_view(model)
-    return view, view.select(tag_sets=readable, collections=collections)
-
-
-def _current_view(model: str) -> IndexView:
-    """The tenant's index at the version that this transaction sees, or a later one.
+def readable_rows(*, membership: Membership, filters: Filters, model: str = "") -> Readable:
+    """The tenant's index as this transaction sees it or later, and the rows of it that the member may read.
 
     A question that was embedded just before a switch is still compared with vectors of its own model.
     """
-    corpus = Corpus.objects.values_list("version", "floor").first()
-    spaces = EmbeddingSpace.objects.all()
-    space = (
-        spaces.filter(model=model) if model else spaces.filter(state=EmbeddingSpace.State.ACTIVE)
+    tag_sets = TagSet.objects.visible_to(membership)
+    if filters.tags:
+        tag_sets = tag_sets.filter(tags__overlap=list(filters.tags))
+    space = EmbeddingSpace.objects.order_by("created_at")
+    space = space.filter(model=model) if model else space.filter(state=EmbeddingSpace.State.ACTIVE)
+    languages = Collection.objects.order_by("language").values("language").distinct()
+    # All in one statement: it runs before every search.
+    found = Corpus.objects.values_list(
+        "version",
+        "floor",
+        Subquery(space.values("pk")[:1]),
+        Subquery(space.values("dimensions")[:1]),
+        ArraySubquery(tag_sets.values("pk")),
+        ArraySubquery(languages),
     ).first()
-    if corpus is None or space is None:
-        return EMPTY
-    key = IndexKey(tenant_id=require_tenant_id(), space_id=space.pk, dimensions=space.dimensions)
-    version, floor = corpus
-    return indexes.of(key).at(version=version, floor=floor)
-
-
-def _languages() -> list[str]:
-    return sorted(set(Collection.objects.values_list("language", flat=True)))
+    if found is None or found[2] is None:
+        return Readable(EMPTY, EMPTY.select(tag_sets=frozenset(), collections=None), ())
+    version, floor, space_id, dimensions, readable, spoken = found
+    key = IndexKey(tenant_id=require_tenant_id(), space_id=space_id, dimensions=dimensions)
+    view = indexes.of(key).at(version=version, floor=floor)
+    collections = frozenset(pk.bytes for pk in filters.collection_ids) if filters.collection_ids else None
+    selection = view.select(tag_sets=frozenset(pk.bytes for pk in readable), collections=collections)
+    return Readable(view, selection, tuple(spoken))
 
 
 def _fuse(
@@ -281,9 +286,18 @@ def _documents_with_spans(
 ) -> dict[Any, Any]:
     """The documents of the found chunks, each with the texts of the spans (``span_0`` …) and not its whole text."""
     documents = Document.objects.visible_to(membership).without_text().select_related("collection")
+    # Each span from its own document only: cutting a long text unpacks all of it.
     cut = {
-        f"span_{index}": Substr(
-            "text", Value(spans[chunk.pk].start + 1), Value(spans[chunk.pk].end - spans[chunk.pk].start)
+        f"span_{index}": Case(
+            When(
+                pk=chunk.document_id,
+                then=Substr(
+                    "text",
+                    Value(spans[chunk.pk].start + 1),
+                    Value(spans[chunk.pk].end - spans[chunk.pk].start),
+                ),
+            ),
+            default=Value(""),
         )
         for index, chunk in enumerate(found)
     }

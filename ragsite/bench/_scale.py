@@ -43,11 +43,11 @@ class Piece:
     terms: Counter[str]
 
 
-def zipf_sizes(*, chunks: int, tenants: int, fixed: int) -> list[int]:
-    """Sizes of tenants, largest first; the last is of ``fixed`` chunks whatever the total."""
-    weights = 1 / np.arange(1, tenants)
-    sizes = np.maximum(8, np.round((chunks - fixed) * weights / weights.sum())).astype(int)
-    return [*(int(size) for size in sizes), fixed]
+def zipf_sizes(*, chunks: int, tenants: int, fixed: list[int]) -> list[int]:
+    """Sizes of tenants, largest first; the last ones are of ``fixed`` chunks whatever the total."""
+    weights = 1 / np.arange(1, tenants - len(fixed) + 1)
+    sizes = np.maximum(8, np.round((chunks - sum(fixed)) * weights / weights.sum())).astype(int)
+    return [*(int(size) for size in sizes), *fixed]
 
 
 def read_pieces(path: Path) -> tuple[list[str], list[Piece]]:
@@ -72,8 +72,8 @@ def read_pieces(path: Path) -> tuple[list[str], list[Piece]]:
     return texts, pieces
 
 
-def build(*, corpus: Path, chunks: int, tenants: int, fixed: int, say: Say) -> list[Tenant]:
-    """Makes the tenants where they are missing; largest first, the fixed one last."""
+def build(*, corpus: Path, chunks: int, tenants: int, fixed: list[int], say: Say) -> list[Tenant]:
+    """Makes the tenants where they are missing; largest first, the fixed ones last."""
     prefix = f"scale-{chunks}-{tenants}"
     with unscoped(reason="bench: find tenants"):
         found = list(Tenant.objects.filter(slug__startswith=f"{prefix}-").order_by("slug"))

@@ -9,6 +9,7 @@ import statistics
 import time
 from argparse import ArgumentParser
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from pgvector import Vector
 from knowledge.config import RetrievalConfig
 from knowledge.embedding.factory import embedder
 from knowledge.models import Chunk, Embedding
-from knowledge.retrieval.analysis import question_terms
+from knowledge.retrieval.analysis import TERM, hash_term, question_terms, unpack_terms
 from knowledge.retrieval.base import Filters
 from knowledge.retrieval.keyword import search_keywords
 from knowledge.retrieval.search import readable_rows, search_passages
@@ -39,14 +40,16 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--corpus", type=Path, required=True, help="a BEIR folder")
     parser.add_argument("--chunks", type=int, default=1_000_000)
     parser.add_argument("--tenants", type=int, default=200)
-    parser.add_argument("--fixed", type=int, default=5_000, help="the size of one tenant, whatever the total")
+    parser.add_argument(
+        "--fixed", type=int, nargs="+", default=[5_000, 64_000], help="sizes of tenants, whatever the total"
+    )
     parser.add_argument("--questions", type=int, default=20, help="for each tenant and role")
     parser.add_argument("--plain", action="store_true", help="pgvector exact beside it")
     parser.add_argument(
         "--hnsw", action="store_true", help="pgvector's shared HNSW index beside it (slow to build)"
     )
     parser.add_argument(
-        "--churn", action="store_true", help="rewrite 30 % of the fixed tenant and look again"
+        "--churn", action="store_true", help="rewrite 30 % of the first fixed tenant and look again"
     )
 
 
@@ -56,34 +59,43 @@ def measure(options: dict[str, Any], *, say: Say) -> Figures:
     Raises:
         CommandError: fewer than ten tenants, no questions, or no corpus.
     """
-    if options["tenants"] < 10 or options["questions"] < 1 or options["fixed"] < 100:
-        raise CommandError("--tenants must be 10 or more, --questions 1 or more, --fixed 100 or more.")
+    fixed_sizes = options["fixed"]
+    if options["tenants"] < 10 + len(fixed_sizes) or options["questions"] < 1 or min(fixed_sizes) < 100:
+        raise CommandError(
+            f"--tenants must be {10 + len(fixed_sizes)} or more, --questions 1 or more, --fixed 100 or more."
+        )
+    if sum(fixed_sizes) >= options["chunks"]:
+        raise CommandError("--fixed leaves nothing of --chunks for the other tenants.")
     tenants = build(
         corpus=options["corpus"],
         chunks=options["chunks"],
         tenants=options["tenants"],
-        fixed=options["fixed"],
+        fixed=fixed_sizes,
         say=say,
     )
     if options["hnsw"]:
         say("building the shared HNSW index")
         with connections["owner"].cursor() as cursor:
+            # The graph has to fit, or building it takes hours.
+            cursor.execute("SET maintenance_work_mem = '4GB'")
             cursor.execute(
                 f"CREATE INDEX IF NOT EXISTS {PLAIN}_hnsw ON {PLAIN} USING hnsw (embedding vector_cosine_ops)"
             )
-    *sized, fixed = tenants
+            cursor.execute("RESET maintenance_work_mem")
+    sized, fixed = tenants[: -len(fixed_sizes)], tenants[-len(fixed_sizes) :]
     step = len(sized) / 10
     chosen = {f"decile {n + 1}": sized[int((n + 0.5) * step)] for n in range(10)}
-    chosen = {"largest": sized[0], **chosen, "fixed": fixed}
+    chosen = {"largest": sized[0], **chosen}
+    chosen |= {f"fixed {size}": tenant for size, tenant in zip(fixed_sizes, fixed, strict=True)}
     cells = []
     for name, tenant in chosen.items():
         for role, member in members_of(tenant).items():
             cell = _measure_cell(tenant, member, options=options)
-            say(f"{name:9} {role:>4} " + " ".join(f"{key}={value}" for key, value in cell.items()))
+            say(f"{name:11} {role:>4} " + " ".join(f"{key}={value}" for key, value in cell.items()))
             cells.append({"tenant": name, "role": role, **cell})
     figures: Figures = {"chunks": options["chunks"], "tenants": len(tenants), "cells": cells}
     if options["churn"]:
-        figures["churn"] = _churn(fixed, options=options, say=say)
+        figures["churn"] = _churn(fixed[0], options=options, say=say)
     return figures
 
 
@@ -91,7 +103,7 @@ def _measure_cell(tenant: Tenant, member: Membership, *, options: dict[str, Any]
     with scope(tenant_id=tenant.pk, tags=member.role.readable_tags):
         begun = time.perf_counter()
         with atomic():
-            view, selection = readable_rows(membership=member, filters=Filters())
+            view, selection, _ = readable_rows(membership=member, filters=Filters())
         opened = time.perf_counter() - begun
         questions = _questions(tenant, selection, view, count=options["questions"])
         truth = [_brute_force(view, selection, vector) for _, vector in questions]
@@ -119,6 +131,11 @@ def _measure_cell(tenant: Tenant, member: Membership, *, options: dict[str, Any]
             )
 
         keyword, all_of_it = _timed(by_words, questions), _timed(whole, questions)
+        words = _read_words()
+        keyword_recall = statistics.fmean(
+            _word_recall(words, view.chunk_ids(rows[:K]), text, config=config)
+            for (rows, _), (text, _) in zip(keyword.results, questions, strict=True)
+        )
         cell: dict[str, Any] = {
             "chunks": view.size,
             "read": selection.total,
@@ -126,6 +143,7 @@ def _measure_cell(tenant: Tenant, member: Membership, *, options: dict[str, Any]
             "recall": _recall(found, truth),
             "dense_p50": dense.p50,
             "dense_p95": dense.p95,
+            "kw_recall": round(keyword_recall, 4),
             "keyword_p50": keyword.p50,
             "keyword_p95": keyword.p95,
             "whole_p50": all_of_it.p50,
@@ -183,6 +201,46 @@ def _brute_force(view: Any, selection: Any, vector: Any) -> list[Any]:
     rows = np.concatenate([base + own for base, own in zip(view.bases, selection.rows, strict=True)])
     best = rows[np.argsort(-(view.vectors(rows) @ vector), kind="stable")[:K]]
     return list(view.chunk_ids(best))
+
+
+@dataclass(frozen=True)
+class _Words:
+    """Terms of the chunks that the database shows in this scope, read past the index: ``chunk[i]`` holds ``terms[i]``."""
+
+    ids: list[Any]
+    terms: Any
+    chunk: Any
+    lengths: Any
+
+
+def _read_words() -> _Words:
+    rows = list(Chunk.objects.values_list("pk", "terms"))
+    terms = unpack_terms(bytes(row[1]) for row in rows)
+    sizes = np.array([len(row[1]) // TERM.itemsize for row in rows])
+    chunk = np.repeat(np.arange(len(rows)), sizes)
+    return _Words(
+        [row[0] for row in rows],
+        terms,
+        chunk,
+        np.bincount(chunk, weights=terms["count"], minlength=len(rows)),
+    )
+
+
+def _word_recall(words: _Words, found: list[Any], text: str, *, config: RetrievalConfig) -> float:
+    """The share of the best chunks by BM25 that was found; among equal ones any will do."""
+    k1, b, total = config.bm25_k1, config.bm25_b, len(words.ids)
+    scores = np.zeros(total)
+    for term, times in question_terms(text, languages=["english"]).items():
+        holding = np.flatnonzero(words.terms["hash"] == hash_term(term))
+        rows, counts = words.chunk[holding], words.terms["count"][holding].astype(float)
+        idf = np.log(1 + (total - len(rows) + 0.5) / (len(rows) + 0.5))
+        norm = k1 * (1 - b + b * words.lengths[rows] / words.lengths.mean())
+        scores[rows] += times * idf * counts / (counts + norm)
+    matching = np.sort(scores[scores > 0])[::-1][:K]
+    if not len(matching):
+        return 1.0
+    of_chunk = dict(zip(words.ids, scores, strict=True))
+    return sum(of_chunk[each] >= matching[-1] * (1 - 1e-4) for each in found) / len(matching)
 
 
 def _search_plain(tenant: Tenant, member: Membership, kind: str, text: str, vector: Any) -> list[Any]:
@@ -243,4 +301,5 @@ def render(figures: Figures) -> Iterable[str]:
     yield " ".join(f"{key:>11}" for key in keys)
     for cell in cells:
         yield " ".join(f"{cell[key]!s:>11}" for key in keys)
-    yield f"worst recall@10 {min(cell['recall'] for cell in cells)}; roles {', '.join(ROLES)}"
+    worst = {arm: min(cell[arm] for cell in cells) for arm in ("recall", "kw_recall")}
+    yield f"worst recall@10: vectors {worst['recall']}, words {worst['kw_recall']}; roles {', '.join(ROLES)}"

@@ -73,3 +73,31 @@ def test_ndcg_is_that_of_the_definition(tmp_path: Path) -> None:
     documents, question = np.eye(3, dtype=np.float32), np.array([[0.9, 0.5, 0.1]], dtype=np.float32)
     assert embedding.ndcg(documents, question, corpus=corpus) == pytest.approx(1 / np.log2(3))
     assert embedding.read_corpus(tmp_path, documents=2).ids == ["d1", "d0"]
+
+
+@pytest.mark.django_db(transaction=True, databases=["default", "platform", "owner"])
+def test_search_over_many_tenants_is_compared_with_looking_at_everything(tmp_path: Path) -> None:
+    write_corpus(tmp_path)
+    words = [
+        "retrieval-scale",
+        "--corpus",
+        str(tmp_path),
+        "--chunks",
+        "400",
+        "--tenants",
+        "11",
+        "--fixed",
+        "120",
+    ]
+    figures = json.loads(run(*words, "--questions", "2", "--plain", "--churn", "--json").splitlines()[-1])
+    assert figures["tenants"] == 11
+    cells = {(cell["tenant"], cell["role"]): cell for cell in figures["cells"]}
+    assert cells["fixed 120", "100%"]["read"] == 120 > cells["fixed 120", "10%"]["read"] > 0
+    assert all(cell["recall"] == cell["kw_recall"] == 1 for cell in cells.values())
+    assert all(
+        cell["exact_recall"] >= 0.9 for cell in cells.values()
+    )  # 32 bits beside our 16: near-ties differ
+    assert figures["churn"]["from file"]["recall"] == 1 and figures["churn"]["documents"] == 4
+    for wrong in (["--tenants", "10"], ["--questions", "0"], ["--fixed", "400"]):
+        with pytest.raises(CommandError, match="--fixed"):
+            run(*words, *wrong)
