@@ -181,6 +181,7 @@ def write_documents(
     connection.ensure_connection()
     register_vector(connection.connection)
     with connection.connection.cursor() as cursor, connection.connection.transaction():
+        cursor.execute("SET LOCAL statement_timeout = 0")
         _insert(
             cursor,
             "knowledge_document (id, tenant_id, collection_id, title, given_title, uri, tags, media_type, size, sha256,"
