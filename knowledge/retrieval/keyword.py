@@ -15,6 +15,9 @@ from knowledge.retrieval.analysis import hash_term
 from knowledge.retrieval.segment import Rows, Vectors
 from knowledge.retrieval.view import IndexView, Selection
 
+# What a chunk scores by itself, the rest with its neighbours.
+OWN_SHARE = 0.25
+
 
 @dataclass(frozen=True)
 class KeywordScores:
@@ -55,7 +58,8 @@ def search_keywords(
     *, view: IndexView, selection: Selection, terms: Mapping[str, int], k1: float, b: float
 ) -> KeywordScores:
     """BM25 as Lucene computes it: ``Σ qtf · idf · tf / (tf + k1 · (1 - b + b · length / mean))`` with
-    ``idf = log(1 + (N - n + 0.5) / (n + 0.5))``.
+    ``idf = log(1 + (N - n + 0.5) / (n + 0.5))``; a quarter for the chunk by itself, three for it with its neighbours as
+    one text: the words of a question rarely stand in one chunk, but mostly near it (docs/decisions/0005).
 
     Args:
         terms: of ``question_terms``: each with its times in the question (qtf).
@@ -66,20 +70,26 @@ def search_keywords(
     # A term that no chunk holds is the most telling one: it counts in what a chunk could have covered.
     most = 0.0
     for term, times in terms.items():
-        found, holding = [], 0
+        own, around = [], []
         for part, mask in zip(view.parts, selection.masks, strict=True):
             rows, counts = part.segment.postings(hash_term(term))
             kept = mask[rows]
-            found.append((rows[kept], counts[kept]))
-            holding += len(found[-1][0])
-        idf = idf_of(holding=holding, total=selection.total)
+            own.append((rows[kept], counts[kept]))
+            around.append(part.segment.windows(*own[-1]))  # a document's rows are all kept, or none
+        idf, idf_around = (
+            idf_of(holding=holding, total=selection.total)
+            for holding in (sum(len(rows) for rows, _ in own), sum(len(rows) for rows, _ in around))
+        )
         most += idf
-        for number, (rows, counts) in enumerate(found):
+        for number, part in enumerate(view.parts):
+            segment, (rows, counts) = part.segment, own[number]
+            norm = _norm(segment.lengths[rows], selection.mean_length, k1=k1, b=b)
             tf = counts.astype(np.float32)
-            lengths = view.parts[number].segment.lengths[rows]
-            norm = np.float32(k1 * (1 - b)) + np.float32(k1 * b / selection.mean_length) * lengths
-            scores[number][rows] += np.float32(times * idf) * tf / (tf + norm)
+            scores[number][rows] += np.float32(OWN_SHARE * times * idf) * tf / (tf + norm)
             covered[number][rows] += np.float32(idf)
+            near, often = around[number]
+            norm = _norm(segment.window_lengths[near], selection.mean_window, k1=k1, b=b)
+            scores[number][near] += np.float32((1 - OWN_SHARE) * times * idf_around) * often / (often + norm)
     total = max(1, selection.total)
     mean = sum(float(each.sum(dtype=np.float64)) for each in scores) / total
     square = sum(float(np.square(each, dtype=np.float64).sum()) for each in scores) / total
@@ -87,6 +97,10 @@ def search_keywords(
         for each in covered:
             each /= np.float32(most)
     return KeywordScores(scores=scores, covered=covered, deviation=math.sqrt(max(0.0, square - mean * mean)))
+
+
+def _norm(lengths: NDArray[np.int32], mean: float, *, k1: float, b: float) -> NDArray[np.float32]:
+    return np.float32(k1 * (1 - b)) + np.float32(k1 * b / mean) * lengths.astype(np.float32)
 
 
 def idf_of(*, holding: int, total: int) -> float:

@@ -177,7 +177,8 @@ def rank_chunks(
         rows = np.union1d(rows, again)
         fused = _fuse(view=view, rows=rows, vector=moved, keyword=keyword, config=config)
     best, scores = best_of(rows, fused, len(rows))
-    cosines = view.vectors(best) @ vector
+    vectors = view.vectors(best)
+    cosines = vectors @ vector / np.maximum(np.linalg.norm(vectors, axis=1), 1e-6)
     keywords, covered = keyword.of(view=view, rows=best)
     ranked = [
         Ranked(chunk_id, document_id, *map(float, figures))

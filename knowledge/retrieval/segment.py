@@ -11,6 +11,7 @@ import os
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -23,15 +24,17 @@ Mask = NDArray[np.bool_]
 Rows = NDArray[np.int64]
 Vectors = NDArray[np.float32]
 
+# Chunks on either side that tell what a chunk is about.
+REACH = 2
 # Components of vectors of length 1, as 16-bit integers.
 SCALE = 32767.0
-_MAGIC = b"ragsite segment 1\n"
+_MAGIC = b"ragsite segment 2\n"
 _ALIGN = 64
 
 
 @dataclass(frozen=True)
 class SegmentRow:
-    """A chunk as it enters a segment; ids are a UUID's 16 bytes, ``vector`` is of length 1 or missing."""
+    """A chunk as it enters a segment; ids are a UUID's 16 bytes, ``terms`` as ``pack_terms`` makes them."""
 
     chunk: bytes
     document: bytes
@@ -49,7 +52,8 @@ class Segment:
         documents: ids, uint8, ``(m, 16)``; document ``i`` has the rows ``starts[i]`` to ``starts[i + 1]``.
         tag_sets, collections: ids, uint8, ``(·, 16)``; ``tag_set`` and ``collection`` tell each row's place in them.
         lengths: terms of each chunk, repeated ones too.
-        vectors: int16, ``(n, dimensions)``, components times ``SCALE``; zeros where a chunk has no vector yet.
+        vectors: int16, ``(n, dimensions)``, components times ``SCALE``, of length 1 or less (``with_surroundings``);
+            zeros where a chunk has no vector yet.
         bits: the vectors' signs, uint64, ``(dimensions / 64, n)``.
         terms: the hashes that occur, uint32, ascending; term ``i`` has the postings ``term_starts[i]`` to
             ``term_starts[i + 1]``: the rows that hold it, ascending, and how often.
@@ -92,6 +96,39 @@ class Segment:
             return self.posting_rows[:0], self.posting_counts[:0]
         begin, end = int(self.term_starts[place]), int(self.term_starts[place + 1])
         return self.posting_rows[begin:end], self.posting_counts[begin:end]
+
+    @cached_property
+    def neighbours(self) -> "NDArray[np.uint8]":
+        """How many rows of its document stand before and behind each row, ``REACH`` at most; shape ``(2, n)``."""
+        rows, sizes = np.arange(self.size), np.diff(self.starts)
+        before = rows - np.repeat(self.starts[:-1], sizes)
+        behind = np.repeat(self.starts[1:], sizes) - 1 - rows
+        return np.minimum([before, behind], REACH).astype(np.uint8)
+
+    @cached_property
+    def window_lengths(self) -> "NDArray[np.int32]":
+        """Terms of each chunk and its neighbours."""
+        total = np.concatenate([[0], np.cumsum(self.lengths, dtype=np.int64)])
+        rows = np.arange(self.size)
+        begin, end = rows - self.neighbours[0], rows + self.neighbours[1] + 1
+        return np.asarray(total[end] - total[begin], dtype=np.int32)
+
+    def windows(self, rows: NDArray[np.int32], counts: NDArray[np.uint8]) -> "tuple[Rows, Vectors]":
+        """From the rows that hold a term to the rows that hold it themselves or in a neighbour, and how often they do."""
+        places, often = [rows], [counts]
+        for distance in range(1, REACH + 1):
+            for side, step in ((0, -distance), (1, distance)):
+                kept = self.neighbours[side][rows] >= distance
+                places.append(rows[kept] + step)
+                often.append(counts[kept])
+        targets, weights = np.concatenate(places), np.concatenate(often)
+        if 8 * len(targets) > self.size:
+            added = np.bincount(targets, weights=weights, minlength=self.size)
+            found = np.flatnonzero(added)
+            return found.astype(np.int64), added[found].astype(np.float32)
+        found, place = np.unique(targets, return_inverse=True)
+        added = np.bincount(place, weights=weights, minlength=len(found))
+        return found.astype(np.int64), added.astype(np.float32)
 
     def floats(self, rows: "NDArray[Any] | slice") -> Vectors:
         """The vectors of some rows, float32."""
@@ -158,7 +195,7 @@ def build_segment(rows: Sequence[SegmentRow], vectors: Vectors) -> Segment:
     """A segment of rows that are ordered by document.
 
     Args:
-        vectors: shape ``(len(rows), dimensions)``, of length 1, or zeros for a row that has none.
+        vectors: shape ``(len(rows), dimensions)``, of length 1 at most, or zeros for a row that has none.
     """
     documents, document = _distinct([row.document for row in rows])
     tag_sets, tag_set = _distinct([row.tag_set for row in rows])

@@ -25,6 +25,7 @@ from django.db import connection
 from knowledge.models import Corpus, TagSet
 from knowledge.retrieval.analysis import count_terms, pack_terms
 from knowledge.retrieval.segment import Segment, SegmentRow, Vectors, build_segment, merge_segments
+from knowledge.retrieval.vector import with_surroundings
 from knowledge.retrieval.view import EMPTY, IndexView, Part
 from ragsite.core.config import config
 from ragsite.core.observability import INDEX_REFRESH
@@ -151,7 +152,8 @@ class TenantIndex:
             )
             for chunk, document, collection, tag_set, terms, _, language, words in found
         ]
-        return [build_segment(rows, self._vectors_of([row[5] for row in found]))]
+        vectors = self._vectors_of([row[5] for row in found])
+        return [build_segment(rows, with_surroundings(vectors, [row.document for row in rows]))]
 
     def _vectors_of(self, blobs: list[bytes | None]) -> Vectors:
         """From PostgreSQL's own form: two 16-bit numbers, then big-endian half floats."""

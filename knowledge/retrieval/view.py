@@ -1,5 +1,6 @@
 """A tenant's index as one search sees it: segments, what is alive of them, and the rows that the asker may be shown."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from uuid import UUID
@@ -27,12 +28,14 @@ class Selection:
         rows: of each part, the rows of its mask.
         total: how many rows these are.
         mean_length: of these rows, in terms; every figure of a search is of these alone.
+        mean_window: the same with each row's neighbours.
     """
 
     masks: tuple[Mask, ...]
     rows: tuple[NDArray[np.int64], ...]
     total: int
     mean_length: float
+    mean_window: float
 
 
 @dataclass(frozen=True)
@@ -74,10 +77,18 @@ class IndexView:
         masks = tuple(part.alive & part.segment.select(tag_sets, collections) for part in self.parts)
         rows = tuple(np.flatnonzero(mask) for mask in masks)
         total = sum(len(each) for each in rows)
-        length = sum(
-            int(part.segment.lengths[mask].sum()) for part, mask in zip(self.parts, masks, strict=True)
+
+        def mean(lengths: Sequence[NDArray[np.int32]]) -> float:
+            found = sum(int(each[mask].sum()) for each, mask in zip(lengths, masks, strict=True))
+            return found / total if total else 1.0
+
+        return Selection(
+            masks=masks,
+            rows=rows,
+            total=total,
+            mean_length=mean([part.segment.lengths for part in self.parts]),
+            mean_window=mean([part.segment.window_lengths for part in self.parts]),
         )
-        return Selection(masks=masks, rows=rows, total=total, mean_length=length / total if total else 1.0)
 
     def split(self, rows: Rows) -> list[tuple[int, NDArray[np.intp], NDArray[np.int64]]]:
         """``(part, places in rows, rows of that part)`` of row numbers."""

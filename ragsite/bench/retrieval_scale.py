@@ -240,7 +240,8 @@ def _word_recall(words: _Words, found: list[Any], text: str, *, config: Retrieva
     if not len(matching):
         return 1.0
     of_chunk = dict(zip(words.ids, scores, strict=True))
-    return sum(of_chunk[each] >= matching[-1] * (1 - 1e-4) for each in found) / len(matching)
+    best = [each for each in found if of_chunk[each] >= matching[-1] * (1 - 1e-4)]
+    return len(best) / len(matching)
 
 
 def _search_plain(tenant: Tenant, member: Membership, kind: str, text: str, vector: Any) -> list[Any]:

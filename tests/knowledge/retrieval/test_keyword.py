@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from knowledge.retrieval.analysis import hash_term
 from knowledge.retrieval.fusion import fuse_scores
 from knowledge.retrieval.keyword import KeywordScores, search_keywords
 from knowledge.retrieval.view import IndexView
@@ -45,6 +46,52 @@ def test_bm25_by_hand() -> None:
     arm = search(view, "router", "absent")
     idf = float(np.log(1 + 3.5 / 0.5))
     assert arm.covered[0].tolist() == pytest.approx([0.470004 / (0.470004 + idf)] * 2 + [0.0])
+
+
+def test_the_words_of_the_chunks_beside_count_too() -> None:
+    first, second = b"1" * 16, b"2" * 16
+    texts = ("router a", "plain words here now", "more words", "far words", "router alone")
+    view = make_view(make_segment(texts, documents=[first] * 4 + [second]))
+    # Alone: lengths 2 and 2, mean 12 / 5; idf ln(1 + 3.5 / 2.5). With neighbours: lengths 8, 10, 10, 8 and 2, mean 7.6;
+    # the first three and the last hold the word, idf ln(1 + 1.5 / 4.5).
+    alone, around = float(np.log(1 + 3.5 / 2.5)), float(np.log(1 + 1.5 / 4.5))
+
+    def score(idf: float, length: float, mean: float) -> float:
+        return idf / (1 + 0.9 * (0.5 + 0.5 * length / mean))
+
+    own = 0.25 * score(alone, 2, 2.4)
+    expected = [
+        (4, own + 0.75 * score(around, 2, 7.6)),
+        (0, own + 0.75 * score(around, 8, 7.6)),
+        (1, 0.75 * score(around, 10, 7.6)),
+        (2, 0.75 * score(around, 10, 7.6)),
+    ]
+    found = best(view, "router")
+    assert [row for row, _ in found] == [row for row, _ in expected]
+    assert [value for _, value in found] == pytest.approx([value for _, value in expected], abs=1e-4)
+    # What a chunk covers of the question is its own.
+    assert search(view, "router").covered[0].tolist() == [1, 0, 0, 0, 1]
+
+
+@pytest.mark.parametrize("others", [0, 400])  # few rows of many are added up in another way than many of few
+def test_what_the_chunks_beside_hold_is_added_up_within_the_document(others: int) -> None:
+    lengths = [1, 2, 5, 7]
+    documents = [b"%016d" % number for number, length in enumerate(lengths) for _ in range(length)]
+    texts = [f"router {'router ' * (place % 3)}" for place in range(len(documents))]
+    texts += ["else"] * others
+    segment = make_segment(texts, documents=[*documents, *(b"%016d" % (10 + n) for n in range(others))])
+    rows, often = segment.windows(*segment.postings(hash_term("router")))
+    counts = [1 + place % 3 for place in range(len(documents))]
+    expected = [
+        sum(
+            count
+            for other, count in enumerate(counts)
+            if abs(other - row) <= 2 and documents[other] == documents[row]
+        )
+        for row in range(len(documents))
+    ]
+    assert rows.tolist() == list(range(len(documents))) and often.tolist() == expected
+    assert segment.window_lengths[: len(documents)].tolist() == expected
 
 
 def test_what_no_chunk_holds() -> None:

@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from knowledge.retrieval.vector import EXACT_ROWS, best_of, compared_rows, move_towards, search_vectors
+from knowledge.retrieval.vector import (
+    EXACT_ROWS,
+    best_of,
+    compared_rows,
+    move_towards,
+    search_vectors,
+    with_surroundings,
+)
 from tests.knowledge.retrieval.rows import PUBLIC, SECRET, make_segment, make_view
 
 
@@ -69,3 +76,21 @@ def test_a_step_towards_what_was_found() -> None:
     assert moved.tolist() == pytest.approx([1 / np.sqrt(1.09), 0.3 / np.sqrt(1.09), 0])
     opposite = np.array([[0, 1, 0], [0, -1, 0]], dtype=np.float32)
     assert move_towards(question, opposite, weight=0.3).tolist() == [1, 0, 0]
+
+
+def test_a_chunk_is_searched_with_its_surroundings() -> None:
+    one, two, three = np.eye(3, 4, dtype=np.float32)
+    vectors = np.stack([one, two, two, three, one, three])
+    first, second, third = b"1" * 16, b"2" * 16, b"3" * 16
+    mixed = with_surroundings(vectors, [first, first, first, first, second, third])
+    # Alone in its document: as it is.
+    assert mixed[4].tolist() == one.tolist() and mixed[5].tolist() == three.tolist()
+    # Two on either side: one + 2 two, and all four.
+    assert mixed[0] == pytest.approx((one + (one + 2 * two) / np.sqrt(5)) / 2)
+    assert mixed[1] == pytest.approx((two + (one + 2 * two + three) / np.sqrt(6)) / 2)
+    assert mixed[3] == pytest.approx((three + (2 * two + three) / np.sqrt(5)) / 2)
+    # Without a vector: none, and nothing for those beside.
+    vectors[1] = 0
+    mixed = with_surroundings(vectors, [first] * 6)
+    assert not mixed[1].any() and mixed[0] == pytest.approx((one + (one + two) / np.sqrt(2)) / 2)
+    assert with_surroundings(vectors[:0], []).shape == (0, 4)
