@@ -2,12 +2,9 @@
 
 import asyncio
 import time
-import uuid
-from collections.abc import AsyncGenerator, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import asdict
-from typing import Any
-from uuid import UUID
 
 import structlog
 
@@ -19,7 +16,7 @@ from knowledge.answering.events import Event, EventLog
 from knowledge.answering.follow_up import rewrite_follow_up
 from knowledge.answering.journey import Journey, Prepared, Question, source_object
 from knowledge.answering.prompt import build_prompt
-from knowledge.answering.record import answer_object, conversation_turns, store_answer
+from knowledge.answering.record import answer_object, conversation_turns
 from knowledge.answering.route import route_question
 from knowledge.answering.spending import (
     complete_usage,
@@ -29,6 +26,7 @@ from knowledge.answering.spending import (
     take_cheaper,
     take_priced,
 )
+from knowledge.answering.storing import in_background, store_in_background, store_journey
 from knowledge.config import AnswerConfig
 from knowledge.embedding.base import EmbeddingError, Vectors
 from knowledge.embedding.batching import embed_question
@@ -55,7 +53,6 @@ from tenants.access import Principal
 from tenants.budgets import read_standings, warnings_of
 from tenants.rates import NO_GRANT, settle_request
 from tenants.rest import problem_of
-from tenants.scope import enter
 
 logger = structlog.get_logger(__name__)
 
@@ -86,7 +83,7 @@ async def answer_question(
                 begun = True
                 yield event
         status = _status_of(journey)
-        answer = await run_db(_store, journey=journey, status=status)
+        answer = await run_db(store_journey, journey=journey, status=status)
         await settle_request(grant, used=journey.tokens)
         grant = NO_GRANT
         done = answer_object(answer, with_body=False)
@@ -96,12 +93,12 @@ async def answer_question(
     except (GeneratorExit, asyncio.CancelledError):
         if status == "error":
             status = "cancelled"
-            _store_in_background(journey, status=status)
+            store_in_background(journey, status=status)
         raise
     except Exception as error:
         # Failed calls have their rows in the ledger too, and what was set aside for them goes back.
         if journey.attempts or journey.reserved:
-            _store_in_background(journey, status="error")
+            store_in_background(journey, status="error")
         if not begun:
             raise
         # A status cannot be sent any more: whatever it was, the reader is told that the stream ends here.
@@ -113,7 +110,7 @@ async def answer_question(
         await log.add(event)
         yield event
     finally:
-        _in_background(settle_request(grant, used=journey.tokens))
+        in_background(settle_request(grant, used=journey.tokens))
         ACTIVE_REQUESTS.dec()
         REQUESTS.labels(question.endpoint, status).inc()
         REQUEST_LATENCY.labels(question.endpoint).observe(journey.watch.elapsed_ms / 1000)
@@ -389,76 +386,3 @@ def _may_be_cached(journey: Journey) -> bool:
     if journey.finished is None:
         return True  # weak evidence: the same until the corpus changes
     return not journey.finished.fallback and journey.finished.stop_reason == "end_turn"
-
-
-def _store(*, journey: Journey, status: str) -> Answer:
-    return store_answer(
-        principal=journey.principal,
-        answer=journey.to_answer(status=status),
-        attempts=journey.attempts,
-        conversation_id=journey.question.conversation,
-    )
-
-
-_background: set[asyncio.Task[None]] = set()
-
-
-def _store_in_background(journey: Journey, *, status: str) -> None:
-    """After the reader went away this task is being cancelled: storing must not be cancelled with it."""
-
-    async def store() -> None:
-        with enter(journey.principal.scope()):
-            try:
-                await run_db(_store, journey=journey, status=status)
-            except Exception:
-                # Nobody is left to tell; what is lost is named in the log, with its trace.
-                logger.exception("cancelled answer not stored", answer=str(journey.question.request_id))
-
-    _in_background(store())
-
-
-def _in_background(work: Coroutine[Any, Any, None]) -> None:
-    try:
-        task = asyncio.get_running_loop().create_task(work)
-    except RuntimeError:  # no loop is left: the process is going down
-        work.close()
-        return
-    _background.add(task)
-    task.add_done_callback(_background.discard)
-
-
-async def collect_answer(
-    *, question: Question, principal: Principal, config: AnswerConfig, gateway: Gateway
-) -> dict[str, Any]:
-    """The whole answer object, from the same events.
-
-    Raises:
-        Problem: as ``answer_question``, and for an error event.
-    """
-    text, sources, done = "", [], {}
-    stream = answer_question(question=question, principal=principal, config=config, gateway=gateway)
-    async with aclosing(stream) as events:
-        async for event in events:
-            match event["type"]:
-                case "sources":
-                    sources = event["data"]
-                case "answer_chunk":
-                    text += event["data"]
-                case "restart":
-                    text = ""
-                case "done":
-                    done = event["data"]
-                case "error":
-                    problem = event["data"]
-                    raise Problem(
-                        problem["status"],
-                        problem["type"].rsplit("/", 1)[-1],
-                        problem["detail"],
-                        headers={"Retry-After": "30"} if problem["status"] == 503 else {},
-                    )
-    return {**done, "answer": text, "sources": sources}
-
-
-def new_question_id(request: Any) -> UUID:
-    """The request id names the answer."""
-    return uuid.UUID(getattr(request, "request_id", "") or str(uuid.uuid4()))

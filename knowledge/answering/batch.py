@@ -8,7 +8,7 @@ from uuid import UUID
 
 from asgiref.sync import async_to_sync
 
-from knowledge.answering.answer import collect_answer
+from knowledge.answering.collect import collect_answer
 from knowledge.answering.journey import Question
 from knowledge.answering.record import present_answers
 from knowledge.answering.services import gateway

@@ -1,5 +1,6 @@
 """The values of a question's journey: what was asked, what is known before it, and what became of it."""
 
+import uuid
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -126,3 +127,8 @@ def source_object(passage: FoundPassage) -> dict[str, Any]:
         "end": passage.end,
         "updated_at": passage.updated_at,
     }
+
+
+def new_question_id(request: Any) -> UUID:
+    """The request id names the answer."""
+    return uuid.UUID(getattr(request, "request_id", "") or str(uuid.uuid4()))

@@ -8,7 +8,7 @@ from rest_framework.response import Response
 
 from knowledge.access import access_conversation
 from knowledge.answering.record import present_answers
-from knowledge.api.shapes import (
+from knowledge.api.question_shapes import (
     ConversationDetailShape,
     ConversationForm,
     ConversationShape,

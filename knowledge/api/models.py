@@ -6,7 +6,7 @@ from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from knowledge.api.shapes import ModelSettingsShape
+from knowledge.api.question_shapes import ModelSettingsShape
 from knowledge.model_settings import change_model_settings, read_model_settings
 from knowledge.models import ModelSettings
 from tenants.models import Ability

@@ -14,20 +14,17 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from knowledge.access import access_answer, access_collections
-from knowledge.answering.answer import (
-    answer_question,
-    collect_answer,
-    find_passages,
-    new_question_id,
-)
+from knowledge.answering.answer import answer_question, find_passages
 from knowledge.answering.batch import start_batch
+from knowledge.answering.collect import collect_answer
 from knowledge.answering.events import Event, Readers, follow_events
-from knowledge.answering.journey import Question, source_object
+from knowledge.answering.journey import Question, new_question_id, source_object
 from knowledge.answering.record import answer_object, present_answers
 from knowledge.answering.services import gateway
 from knowledge.answering.spending import usual_tokens
 from knowledge.api.collections import started
-from knowledge.api.shapes import AnswerShape, BatchForm, QuestionForm, SearchForm, SearchShape, StartedShape
+from knowledge.api.question_shapes import AnswerShape, BatchForm, QuestionForm, SearchForm, SearchShape
+from knowledge.api.shapes import StartedShape
 from knowledge.api.streaming import NDJSON, SSE, stream_events
 from knowledge.config import answer_config
 from knowledge.retrieval.base import Filters

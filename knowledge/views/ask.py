@@ -12,12 +12,12 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_http_methods
 
 from knowledge.access import access_answer, access_conversation
-from knowledge.answering.answer import collect_answer, new_question_id
-from knowledge.answering.journey import Question
+from knowledge.answering.collect import collect_answer
+from knowledge.answering.journey import Question, new_question_id
 from knowledge.answering.record import present_answers
 from knowledge.answering.services import gateway
 from knowledge.answering.spending import usual_tokens
-from knowledge.api.shapes import QuestionForm
+from knowledge.api.question_shapes import QuestionForm
 from knowledge.config import answer_config
 from knowledge.models import Answer, Conversation, Document
 from knowledge.suggestions import example_questions, frequent_questions

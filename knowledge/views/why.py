@@ -9,7 +9,7 @@ from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET
 
 from knowledge.access import access_collections
-from knowledge.api.shapes import SearchForm
+from knowledge.api.question_shapes import SearchForm
 from knowledge.config import answer_config
 from knowledge.embedding.spaces import embed_for_tenant
 from knowledge.models import Collection

@@ -7,7 +7,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from knowledge.answering.answer import collect_answer
+from knowledge.answering.collect import collect_answer
 from knowledge.answering.journey import Question
 from knowledge.answering.services import gateway
 from knowledge.config import answer_config

@@ -90,7 +90,7 @@ def test_a_failure_after_the_first_event_ends_the_stream_with_an_error_event(
     def fail(**_: Any) -> None:
         raise OperationalError("gone")
 
-    monkeypatch.setattr("knowledge.answering.answer.store_answer", fail)
+    monkeypatch.setattr("knowledge.answering.storing.store_answer", fail)
     events = read_events(shared.nina, "query/stream", BODY)
     assert events[-1]["type"] == "error" and events[-1]["data"]["status"] == 503
     check_stream(events)

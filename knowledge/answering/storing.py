@@ -1,0 +1,51 @@
+"""Storing an answer, also when its reader has gone."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+import structlog
+
+from knowledge.answering.journey import Journey
+from knowledge.answering.record import store_answer
+from knowledge.models import Answer
+from ragsite.core.hops import run_db
+from tenants.scope import enter
+
+logger = structlog.get_logger(__name__)
+
+
+def store_journey(*, journey: Journey, status: str) -> Answer:
+    return store_answer(
+        principal=journey.principal,
+        answer=journey.to_answer(status=status),
+        attempts=journey.attempts,
+        conversation_id=journey.question.conversation,
+    )
+
+
+_background: set[asyncio.Task[None]] = set()
+
+
+def store_in_background(journey: Journey, *, status: str) -> None:
+    """After the reader went away this task is being cancelled: storing must not be cancelled with it."""
+
+    async def store() -> None:
+        with enter(journey.principal.scope()):
+            try:
+                await run_db(store_journey, journey=journey, status=status)
+            except Exception:
+                # Nobody is left to tell; what is lost is named in the log, with its trace.
+                logger.exception("cancelled answer not stored", answer=str(journey.question.request_id))
+
+    in_background(store())
+
+
+def in_background(work: Coroutine[Any, Any, None]) -> None:
+    try:
+        task = asyncio.get_running_loop().create_task(work)
+    except RuntimeError:  # no loop is left: the process is going down
+        work.close()
+        return
+    _background.add(task)
+    task.add_done_callback(_background.discard)
