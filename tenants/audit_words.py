@@ -24,6 +24,8 @@ ACTIONS: dict[str, str | Promise] = {
     "collection.create": _("made a collection"),
     "collection.change": _("changed a collection"),
     "collection.delete": _("deleted a collection"),
+    "models.change": _("changed the language models"),
+    "question.batch": _("asked several questions at once"),
     "source.create": _("added a source"),
     "source.change": _("changed a source"),
     "source.check": _("tested a source's connection"),

@@ -94,6 +94,9 @@ async def answer_question(
         if status == "error":
             status = "cancelled"
             store_in_background(journey, status=status)
+            if begun:  # who has come back meanwhile must not wait for an end that never comes
+                stopped = Problem(409, "cancelled", "This answer was stopped before its end: ask again.")
+                in_background(log.add({"type": "error", "data": stopped.document()}))
         raise
     except Exception as error:
         # Failed calls have their rows in the ledger too, and what was set aside for them goes back.

@@ -24,8 +24,9 @@ from knowledge.embedding.factory import embedder
 from knowledge.models import Chunk, Embedding
 from knowledge.retrieval.analysis import TERM, hash_term, question_terms, unpack_terms
 from knowledge.retrieval.base import Filters
-from knowledge.retrieval.keyword import search_keywords
+from knowledge.retrieval.keyword import OWN_SHARE, search_keywords
 from knowledge.retrieval.search import readable_rows, search_passages
+from knowledge.retrieval.segment import REACH
 from knowledge.retrieval.tenant_index import indexes
 from knowledge.retrieval.vector import search_vectors
 from ragsite.bench import Figures, Say
@@ -207,42 +208,52 @@ def _brute_force(view: Any, selection: Any, vector: Any) -> list[Any]:
 
 @dataclass(frozen=True)
 class _Words:
-    """Terms of the chunks that the database shows in this scope, read past the index: ``chunk[i]`` holds ``terms[i]``."""
+    """Terms of the chunks that the database shows in this scope, read past the index: ``chunk[i]`` holds ``terms[i]``.
+
+    ``near`` are the pairs of chunks that are searched as one text: each with itself and its neighbours in the document.
+    """
 
     ids: list[Any]
     terms: Any
     chunk: Any
     lengths: Any
+    near: tuple[Any, Any]
 
 
 def _read_words() -> _Words:
-    rows = list(Chunk.objects.values_list("pk", "terms"))
-    terms = unpack_terms(bytes(row[1]) for row in rows)
-    sizes = np.array([len(row[1]) // TERM.itemsize for row in rows])
-    chunk = np.repeat(np.arange(len(rows)), sizes)
-    return _Words(
-        [row[0] for row in rows],
-        terms,
-        chunk,
-        np.bincount(chunk, weights=terms["count"], minlength=len(rows)),
-    )
+    rows = list(Chunk.objects.order_by("document_id", "ordinal").values_list("pk", "document_id", "terms"))
+    terms = unpack_terms(bytes(row[2]) for row in rows)
+    chunk = np.repeat(np.arange(len(rows)), [len(row[2]) // TERM.itemsize for row in rows])
+    pairs = [
+        (place, other)
+        for place, row in enumerate(rows)
+        for other in range(max(0, place - REACH), min(len(rows), place + REACH + 1))
+        if rows[other][1] == row[1]
+    ]
+    of_chunk, neighbour = np.array(pairs).T
+    lengths = np.bincount(chunk, weights=terms["count"], minlength=len(rows))
+    return _Words([row[0] for row in rows], terms, chunk, lengths, (of_chunk, neighbour))
 
 
 def _word_recall(words: _Words, found: list[Any], text: str, *, config: RetrievalConfig) -> float:
     """The share of the best chunks by BM25 that was found; among equal ones any will do."""
-    k1, b, total = config.bm25_k1, config.bm25_b, len(words.ids)
+    total, (of_chunk, neighbour) = len(words.ids), words.near
+    window = np.bincount(of_chunk, weights=words.lengths[neighbour], minlength=total)
     scores = np.zeros(total)
     for term, times in question_terms(text, languages=["english"]).items():
         holding = np.flatnonzero(words.terms["hash"] == hash_term(term))
-        rows, counts = words.chunk[holding], words.terms["count"][holding].astype(float)
-        idf = np.log(1 + (total - len(rows) + 0.5) / (len(rows) + 0.5))
-        norm = k1 * (1 - b + b * words.lengths[rows] / words.lengths.mean())
-        scores[rows] += times * idf * counts / (counts + norm)
+        own = np.zeros(total)
+        own[words.chunk[holding]] = words.terms["count"][holding]
+        around = np.bincount(of_chunk, weights=own[neighbour], minlength=total)
+        for share, counts, lengths in ((OWN_SHARE, own, words.lengths), (1 - OWN_SHARE, around, window)):
+            n = np.count_nonzero(counts)
+            norm = config.bm25_k1 * (1 - config.bm25_b + config.bm25_b * lengths / lengths.mean())
+            scores += share * times * np.log(1 + (total - n + 0.5) / (n + 0.5)) * counts / (counts + norm)
     matching = np.sort(scores[scores > 0])[::-1][:K]
     if not len(matching):
         return 1.0
-    of_chunk = dict(zip(words.ids, scores, strict=True))
-    best = [each for each in found if of_chunk[each] >= matching[-1] * (1 - 1e-4)]
+    score_of = dict(zip(words.ids, scores, strict=True))
+    best = [each for each in found if score_of[each] >= matching[-1] * (1 - 1e-4)]
     return len(best) / len(matching)
 
 

@@ -15,9 +15,7 @@ def test_what_is_not_there(client: Any) -> None:
         "/api/v1/nothing",
         "/api/v2/query",
         "/api/",
-        "/v1/models",
-        "/api/v1/query/batch",
-        "/api/v1/stats",
+        "/api/v1/experiments",
     ):
         check_problem(client.get(path), 404, "not-found")
     page = client.get("/nothing-here")

@@ -14,10 +14,23 @@ from django.utils import timezone
 from django_celery_beat.models import CrontabSchedule, IntervalSchedule, PeriodicTask
 
 from feedback.models import DocumentRequest, Feedback, Review
-from knowledge.models import Answer, Chunk, Collection, DeadLetter, Document, Job, Price, Source
+from knowledge.models import (
+    Answer,
+    Chunk,
+    Collection,
+    DeadLetter,
+    Document,
+    EmbeddingSpace,
+    EvaluationRun,
+    EvaluationSet,
+    Job,
+    Price,
+    Source,
+)
 from tenants.models import (
     ApiKey,
     AuditEvent,
+    Budget,
     Invitation,
     Membership,
     Role,
@@ -47,8 +60,9 @@ def one(cast: Cast, model: Any, n: int) -> Any:
     user = cast.ada.membership.user
     collection = cast.collections["acme"]
     person = User(username=f"{model._meta.model_name}{n}", password="!", email=f"person{n}@example.org")
-    if model is Membership:
+    if model in (Membership, Budget):
         person.save()
+    if model is Membership:
         return add_member(user=person, role=Role.objects.get(name="helpdesk"))
     answer = Answer(
         user=user, role_name="admin", question=f"question {n}", endpoint="query", status="success"
@@ -71,6 +85,14 @@ def one(cast: Cast, model: Any, n: int) -> Any:
         Collection: lambda: Collection(slug=f"c{n}", name=f"c{n}"),
         Document: lambda: document,
         DocumentRequest: lambda: DocumentRequest(user=user, answer=answer, question=f"q{n}"),
+        Budget: lambda: Budget(subject="member", user=person, period="day", hard_usd=n + 1),
+        EmbeddingSpace: lambda: EmbeddingSpace(model=f"m{n}", dimensions=384, state="retired"),
+        EvaluationSet: lambda: EvaluationSet(name=f"s{n}"),
+        EvaluationRun: lambda: EvaluationRun(
+            evaluation_set=EvaluationSet.objects.get_or_create(name="set")[0], embedder="m", fingerprint="f",
+            documents=1, queries=1, p50_ms=1, p95_ms=2,
+            metrics={arm: {"ndcg@10": 0.5, "recall@10": 0.5, "mrr@10": 0.5} for arm in ("dense", "keyword", "fused")},
+        ),
         Feedback: lambda: Feedback(answer=answer, user=user, rating=1, reasons=["wrong"]),
         Invitation: lambda: Invitation(
             email=f"i{n}@example.org", role=Role.objects.get(name="helpdesk"), expires_at=later, invited_by=user

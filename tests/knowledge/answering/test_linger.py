@@ -68,6 +68,10 @@ def test_without_a_reader_it_ends_after_a_while(
     with left_early(shared_site, shared.nina) as request_id:
         assert not model.wait_for_disconnect(0.4), "not at once"
         assert model.wait_for_disconnect(10)
+        # Who comes back too late is told, and does not wait.
+        late = rejoin(shared_site, shared.nina, request_id)
+    last = json.loads(late.text.splitlines()[-1])
+    assert last["type"] == "error" and last["data"]["type"] == "/problems/cancelled"
     answer = eventually(lambda: stored(shared.nina, request_id), 5, "it was not stored")
     assert answer.status == "cancelled"
     assert [row.status for row in ledger_of(shared.nina, request_id)] == ["cancelled"]
@@ -76,9 +80,9 @@ def test_without_a_reader_it_ends_after_a_while(
 def test_who_reads_on_keeps_it_going_beyond_that(
     shared: Any, shared_site: str, model: StubProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(streaming, "LINGER_SECONDS", 0.2)
+    monkeypatch.setattr(streaming, "LINGER_SECONDS", 1.5)
     monkeypatch.setattr(events, "READER_SECONDS", 1)
-    model.script(Reply(blocks=LONG, delta_seconds=0.08))
+    model.script(Reply(blocks=LONG, delta_seconds=0.1))
     with left_early(shared_site, shared.nina) as request_id:
         again = rejoin(shared_site, shared.nina, request_id)
     assert "Sentence 39" in check_stream([json.loads(line) for line in again.text.splitlines()])["answer"]
