@@ -3,7 +3,7 @@
 from typing import Any
 
 from django.contrib import admin
-from django.db.models import Count, QuerySet
+from django.db.models import Count, OuterRef, QuerySet, Subquery
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html, format_html_join
@@ -48,13 +48,24 @@ class EvaluationSetAdmin(ReadOnlyTenantAdmin):
     """Sets are made and replaced by ``manage.py evaluate``."""
 
     may_delete = True
-    list_display = ("name", "questions", "last_ndcg", "last_at", at("created_at"))
+    list_display = ("name", "questions", "last_ndcg", at("last_run_at"), at("created_at"))
     search_fields = ("name",)
     fields = ("name", "description", "questions", "runs", "created_at")
     export_fields = ("name", "description", "created_at")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        rows: QuerySet[Any] = super().get_queryset(request).annotate(case_count=Count("cases"))
+        last = EvaluationRun.objects.filter(evaluation_set=OuterRef("pk"), trial=False)
+        last = last.order_by("-created_at", "-id")
+        rows: QuerySet[Any] = (
+            super()
+            .get_queryset(request)
+            .annotate(
+                case_count=Count("cases"),
+                last_metrics=Subquery(last.values("metrics")[:1]),
+                last_comparison=Subquery(last.values("comparison")[:1]),
+                last_run_at=Subquery(last.values("created_at")[:1]),
+            )
+        )
         return rows
 
     @display(description=_("questions"))
@@ -62,25 +73,15 @@ class EvaluationSetAdmin(ReadOnlyTenantAdmin):
         return int(row.case_count)
 
     @display(description=_("nDCG@10 of the last run"))
-    def last_ndcg(self, row: EvaluationSet) -> str:
-        run = self._last_run(row)
-        return figure_of(run, METRICS[0]) if run else "–"
-
-    @display(description=_("last run"))
-    def last_at(self, row: EvaluationSet) -> Any:
-        run = self._last_run(row)
-        return at("created_at")(run) if run else None
+    def last_ndcg(self, row: Any) -> str:
+        if row.last_run_at is None:
+            return "–"
+        return figure_of(EvaluationRun(metrics=row.last_metrics, comparison=row.last_comparison), METRICS[0])
 
     @display(description=_("runs"))
     def runs(self, row: EvaluationSet) -> SafeString:
         path = f"{reverse('admin:knowledge_evaluationrun_changelist')}?evaluation_set__id__exact={row.pk}"
         return format_html('<a class="admin-link" href="{}">{}</a>', path, row.runs.count())
-
-    def _last_run(self, row: Any) -> EvaluationRun | None:
-        if not hasattr(row, "last_run"):
-            row.last_run = row.runs.filter(trial=False).defer("results").first()
-        found: EvaluationRun | None = row.last_run
-        return found
 
     def remove(self, *, obj: Any, principal: Principal) -> None:
         delete_set(evaluation_set=obj, principal=principal)
