@@ -5,6 +5,7 @@ from django.contrib import admin
 from django.urls import include, path
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 
+from knowledge.api.mcp.view import McpView
 from ragsite import health, views
 
 urlpatterns = [
@@ -17,6 +18,8 @@ urlpatterns = [
     path("api/v1/", include("tenants.api.urls")),
     path("api/v1/", include("knowledge.api.urls")),
     path("api/v1/", include("feedback.api.urls")),
+    path("v1/", include("knowledge.api.openai.urls")),
+    path("mcp", McpView.as_view(), name="mcp"),
     path("admin/", admin.site.urls),
     path("", include("tenants.urls")),
     path("", include("knowledge.urls")),

@@ -108,13 +108,19 @@ def problem_of(error: Exception) -> Problem | None:
     return None
 
 
+def note_problem(error: Exception) -> Problem | None:
+    """``problem_of``, with a line in the log for what is not the client's doing."""
+    problem = problem_of(error)
+    if problem is not None and problem.status >= 500:
+        logger.error("problem", code=problem.code, error=type(error).__name__)
+    return problem
+
+
 def handle_exception(error: Exception, context: dict[str, Any]) -> Response | None:
     """DRF's exception handler: everything expected becomes ``application/problem+json``."""
-    problem = problem_of(error)
+    problem = note_problem(error)
     if problem is None:
         return None
-    if problem.status >= 500:
-        logger.error("problem", code=problem.code, error=type(error).__name__)
     return Response(
         problem.document(),
         status=problem.status,

@@ -227,8 +227,8 @@ async def _travel(journey: Journey, *, config: AnswerConfig, gateway: Gateway) -
 
 def _prepare(*, question: Question, principal: Principal, config: AnswerConfig) -> Prepared:
     membership = principal.membership
-    turns: list[tuple[str, str]] = []
-    noticed = False
+    turns = [(turn.question, turn.answer) for turn in question.turns][-config.history_turns :]
+    noticed = any(NOTICE in turn.answer for turn in question.turns)
     if question.conversation is not None:
         noticed = Answer.objects.filter(conversation_id=question.conversation, text__contains=NOTICE).exists()
         access_conversation(membership, question.conversation, to_change=True)

@@ -1,12 +1,17 @@
-"""An answer in one piece, for those who do not stream."""
+"""An answer in one piece, for those who do not stream, and the passages alone."""
 
+from collections.abc import Sequence
 from contextlib import aclosing
 from typing import Any
 
-from knowledge.answering.answer import answer_question
-from knowledge.answering.journey import Question
+from knowledge.access import access_collections
+from knowledge.answering.answer import answer_question, find_passages
+from knowledge.answering.journey import Question, source_object
 from knowledge.config import AnswerConfig
 from knowledge.llm.gateway import Gateway
+from knowledge.retrieval.base import Filters
+from ragsite.core.hops import run_db
+from ragsite.core.observability import REQUEST_LATENCY, REQUESTS, Stopwatch
 from ragsite.core.problems import Problem
 from tenants.access import Principal
 
@@ -41,3 +46,38 @@ async def collect_answer(
                         headers={"Retry-After": "30"} if problem["status"] == 503 else {},
                     )
     return {**done, "answer": text, "sources": sources}
+
+
+async def collect_sources(
+    *,
+    text: str,
+    k: int | None,
+    collections: Sequence[str],
+    tags: Sequence[str],
+    endpoint: str,
+    principal: Principal,
+    config: AnswerConfig,
+) -> dict[str, Any]:
+    """Retrieval alone: ``sources`` as in the answer object, ``timings`` in milliseconds by stage.
+
+    Args:
+        collections: slugs or ids; none: all of them.
+        endpoint: by which the metrics tell the ways in apart.
+
+    Raises:
+        Problem: 404 for a collection that is not the asker's tenant's; 503 without embeddings.
+    """
+    watch = Stopwatch()
+    rows = await run_db(access_collections, principal.membership, collections)
+    passages = await find_passages(
+        principal=principal,
+        text=text,
+        k=k or config.k,
+        filters=Filters(collection_ids=tuple(row.pk for row in rows), tags=tuple(tags)),
+        config=config,
+        watch=watch,
+    )
+    watch.timings["total"] = watch.elapsed_ms
+    REQUESTS.labels(endpoint, "success" if passages else "unanswered").inc()
+    REQUEST_LATENCY.labels(endpoint).observe(watch.elapsed_ms / 1000)
+    return {"sources": [source_object(passage) for passage in passages], "timings": watch.timings}

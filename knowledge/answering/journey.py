@@ -19,7 +19,10 @@ from tenants.rates import NO_GRANT, Grant
 
 @dataclass(frozen=True)
 class Question:
-    """What was asked, as it was validated at the edge; ``collections`` are slugs or ids."""
+    """What was asked, as it was validated at the edge; ``collections`` are slugs or ids.
+
+    ``turns`` are what a client that keeps its conversations itself says came before; those of a ``conversation`` are ours.
+    """
 
     request_id: UUID
     text: str
@@ -28,6 +31,7 @@ class Question:
     collections: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
     conversation: UUID | None = None
+    turns: tuple[Turn, ...] = ()
     use_cache: bool = True
     grant: Grant = NO_GRANT
 

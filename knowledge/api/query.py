@@ -1,6 +1,5 @@
 """Asking: whole, as a stream, or for passages alone."""
 
-from collections.abc import AsyncGenerator
 from typing import Any
 from uuid import UUID
 
@@ -8,32 +7,33 @@ from django.http import StreamingHttpResponse
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 from redis.exceptions import RedisError
-from rest_framework.negotiation import BaseContentNegotiation
-from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from knowledge.access import access_answer, access_collections
-from knowledge.answering.answer import answer_question, find_passages
+from knowledge.answering.answer import answer_question
 from knowledge.answering.batch import start_batch
-from knowledge.answering.collect import collect_answer
-from knowledge.answering.events import Event, Readers, follow_events
-from knowledge.answering.journey import Question, new_question_id, source_object
-from knowledge.answering.record import answer_object, present_answers
+from knowledge.answering.collect import collect_answer, collect_sources
+from knowledge.answering.events import Readers, follow_events
+from knowledge.answering.record import present_answers
 from knowledge.answering.services import gateway
 from knowledge.answering.spending import usual_tokens
 from knowledge.api.collections import started
-from knowledge.api.question_shapes import AnswerShape, BatchForm, QuestionForm, SearchForm, SearchShape
+from knowledge.api.question_shapes import (
+    AnswerShape,
+    BatchForm,
+    QuestionForm,
+    SearchForm,
+    SearchShape,
+    question_of,
+)
 from knowledge.api.shapes import StartedShape
-from knowledge.api.streaming import NDJSON, SSE, stream_events
+from knowledge.api.streaming import NDJSON, SSE, AnyFormat, play_events, stored_events, stream_events
 from knowledge.config import answer_config
-from knowledge.retrieval.base import Filters
 from ragsite.core.hops import run_db
-from ragsite.core.observability import REQUEST_LATENCY, REQUESTS, Stopwatch
 from ragsite.core.problems import Problem, not_found
 from tenants.idempotency import HEADER
 from tenants.models import Ability
-from tenants.rates import Grant
 from tenants.rest import AsyncTenantView, TenantView
 
 ASK = Ability.ASK.value
@@ -46,30 +46,6 @@ NDJSON has one event a line. SSE carries the type as `event`, a sequence as `id`
 15 seconds."""
 
 
-class AnyFormat(BaseContentNegotiation):
-    """A stream chooses its own format; problems before it are JSON whatever was asked for."""
-
-    def select_parser(self, request: Request, parsers: Any) -> Any:
-        return parsers[0]
-
-    def select_renderer(self, request: Request, renderers: Any, format_suffix: str | None = None) -> Any:
-        return JSONRenderer(), "application/json"
-
-
-def _question(request: Request, form: dict[str, Any], *, endpoint: str, grant: Grant) -> Question:
-    return Question(
-        request_id=new_question_id(request._request),
-        text=form["question"],
-        endpoint=endpoint,
-        k=form.get("k"),
-        collections=tuple(form.get("collections", ())),
-        tags=tuple(form.get("tags", ())),
-        conversation=form.get("conversation"),
-        use_cache=form["cache"],
-        grant=grant,
-    )
-
-
 class QueryView(AsyncTenantView):
     abilities = {"POST": ASK}
 
@@ -78,7 +54,7 @@ class QueryView(AsyncTenantView):
         """Ask; the whole answer at once."""
         form, config = self.parse(QuestionForm), answer_config()
         grant = await self.limited("query", tokens=usual_tokens(config))
-        question = _question(request, form, endpoint="query", grant=grant)
+        question = question_of(form, request=request._request, endpoint="query", grant=grant)
         self.reference = question.request_id
         return Response(
             await collect_answer(
@@ -120,7 +96,7 @@ class QueryStreamView(AsyncTenantView):
         """Ask; the answer as it comes."""
         form, config = self.parse(QuestionForm), answer_config()
         grant = await self.limited("stream", tokens=usual_tokens(config))
-        question = _question(request, form, endpoint="stream", grant=grant)
+        question = question_of(form, request=request._request, endpoint="stream", grant=grant)
         self.reference = question.request_id
         events = answer_question(
             question=question, principal=self.principal, config=config, gateway=gateway()
@@ -132,7 +108,7 @@ class QueryStreamView(AsyncTenantView):
 
     async def replay(self, reference: UUID) -> StreamingHttpResponse:
         """The stored events, as they may be read now."""
-        stored = await run_db(_stored_events, membership=self.principal.membership, pk=reference)
+        stored = await run_db(stored_events, membership=self.principal.membership, pk=reference)
         if stored is None:
             raise Problem(
                 409,
@@ -141,7 +117,7 @@ class QueryStreamView(AsyncTenantView):
                 f"/api/v1/answers/{reference}/stream, or ask with a new {HEADER}.",
                 headers={"Retry-After": "1"},
             )
-        return await stream_events(self.request._request, _play(stored))
+        return await stream_events(self.request._request, play_events(stored))
 
 
 class QueryBatchView(AsyncTenantView):
@@ -169,21 +145,16 @@ class SearchView(AsyncTenantView):
         """Retrieval alone: the passages nearest to a question."""
         form = self.parse(SearchForm)
         await self.limited("search")
-        principal, watch, config = self.principal, Stopwatch(), answer_config()
-        collections = await run_db(access_collections, principal.membership, form.get("collections", ()))
-        filters = Filters(collection_ids=tuple(c.pk for c in collections), tags=tuple(form.get("tags", ())))
-        passages = await find_passages(
-            principal=principal,
+        found = await collect_sources(
             text=form["question"],
-            k=form.get("k") or config.k,
-            filters=filters,
-            config=config,
-            watch=watch,
+            k=form.get("k"),
+            collections=form.get("collections", ()),
+            tags=form.get("tags", ()),
+            endpoint="search",
+            principal=self.principal,
+            config=answer_config(),
         )
-        watch.timings["total"] = watch.elapsed_ms
-        REQUESTS.labels("search", "success" if passages else "unanswered").inc()
-        REQUEST_LATENCY.labels("search").observe(watch.elapsed_ms / 1000)
-        return Response({"sources": [source_object(p) for p in passages], "timings": watch.timings})
+        return Response(found)
 
 
 class AnswerView(TenantView):
@@ -214,11 +185,11 @@ class AnswerStreamView(AsyncTenantView):
         """The events of an answer, from its beginning."""
         membership = self.principal.membership
         # A finished answer is shown as it may be read now; events kept from before could hold what may not.
-        stored = await run_db(_stored_events, membership=membership, pk=id)
+        stored = await run_db(stored_events, membership=membership, pk=id)
         if stored is None:
             return await self._follow(request, id)
 
-        return await stream_events(request._request, _play(stored))
+        return await stream_events(request._request, play_events(stored))
 
     @extend_schema(responses={204: None}, operation_id="answers_stop", tags=["ask"])
     async def delete(self, request: Request, id: UUID) -> Response:
@@ -245,24 +216,3 @@ class AnswerStreamView(AsyncTenantView):
                 "The cache does not answer, so the stream cannot be joined: read the answer in a moment.",
                 headers={"Retry-After": "5"},
             ) from None
-
-
-async def _play(events: list[Event]) -> AsyncGenerator[Event, None]:
-    for event in events:
-        yield event
-
-
-def _stored_events(*, membership: Any, pk: UUID) -> list[Event] | None:
-    try:
-        answer = access_answer(membership, pk)
-    except Problem:
-        return None
-    shown = present_answers([answer], membership=membership)[0]
-    done = answer_object(answer, with_body=False) | {name: shown[name] for name in ("citations", "marks")}
-    return [
-        {"type": "sources", "data": shown["sources"]},
-        {"type": "answer_chunk", "data": shown["answer"]},
-        *({"type": "citation", "data": citation} for citation in shown["citations"]),
-        *({"type": "mark", "data": mark} for mark in shown["marks"]),
-        {"type": "done", "data": done},
-    ]

@@ -2,10 +2,13 @@
 
 from typing import Any
 
+from django.http import HttpRequest
 from rest_framework import serializers
 
+from knowledge.answering.journey import Question, new_question_id
 from knowledge.models import Conversation
 from tenants.models import validate_tag
+from tenants.rates import Grant
 
 
 class QuestionForm(serializers.Serializer[Any]):
@@ -19,6 +22,21 @@ class QuestionForm(serializers.Serializer[Any]):
     )
     conversation = serializers.UUIDField(required=False, allow_null=True)
     cache = serializers.BooleanField(required=False, default=True)
+
+
+def question_of(form: dict[str, Any], *, request: HttpRequest, endpoint: str, grant: Grant) -> Question:
+    """The question of a valid ``QuestionForm``; the request's id becomes the answer's."""
+    return Question(
+        request_id=new_question_id(request),
+        text=form["question"],
+        endpoint=endpoint,
+        k=form.get("k"),
+        collections=tuple(form.get("collections", ())),
+        tags=tuple(form.get("tags", ())),
+        conversation=form.get("conversation"),
+        use_cache=form["cache"],
+        grant=grant,
+    )
 
 
 class BatchForm(serializers.Serializer[Any]):

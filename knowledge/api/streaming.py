@@ -2,14 +2,23 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator
+import itertools
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
-from typing import Self
+from typing import Any, Self
+from uuid import UUID
 
 from django.http import HttpRequest, StreamingHttpResponse
 from redis.exceptions import RedisError
+from rest_framework.negotiation import DefaultContentNegotiation
+from rest_framework.renderers import JSONRenderer
+from rest_framework.request import Request
 
+from knowledge.access import access_answer
 from knowledge.answering.events import LINGER_SECONDS, Event, Readers
+from knowledge.answering.record import answer_object, present_answers
+from ragsite.core.problems import Problem
+from tenants.models import Membership
 from tenants.rest import dump_json
 
 NDJSON, SSE = "application/x-ndjson", "text/event-stream"
@@ -132,6 +141,13 @@ def wants_sse(request: HttpRequest) -> bool:
     return SSE in accept and (NDJSON not in accept or accept.index(SSE) < accept.index(NDJSON))
 
 
+class AnyFormat(DefaultContentNegotiation):
+    """A stream chooses its own format; problems before it are JSON whatever was asked for."""
+
+    def select_renderer(self, request: Request, renderers: Any, format_suffix: str | None = None) -> Any:
+        return JSONRenderer(), "application/json"
+
+
 async def stream_events(
     request: HttpRequest, events: AsyncGenerator[Event, None], *, readers: Readers | None = None
 ) -> StreamingHttpResponse:
@@ -143,26 +159,62 @@ async def stream_events(
     Raises:
         Problem, KeyError: what is wrong is known before the first event, and said with a status, not in the stream.
     """
+    sse, sequence = wants_sse(request), itertools.count(1)
+
+    def write(event: Event) -> str:
+        data = dump_json(event)
+        return f"event: {event['type']}\nid: {next(sequence)}\ndata: {data}\n\n" if sse else f"{data}\n"
+
+    return await send_events(events, write=write, content_type=SSE if sse else NDJSON, readers=readers)
+
+
+async def send_events(
+    events: AsyncGenerator[Event, None],
+    *,
+    write: Callable[[Event], str],
+    content_type: str,
+    readers: Readers | None = None,
+) -> StreamingHttpResponse:
+    """Sends what ``write`` makes of each event, in whatever protocol; server-sent events keep the connection awake.
+
+    Raises:
+        Problem, KeyError: as ``stream_events``.
+    """
     pump = await Pump.start(events, readers=readers)
-    sse = wants_sse(request)
 
     async def body() -> AsyncIterator[bytes]:
-        sequence = 0
         async with aclosing(pump.read()) as beating:
             async for event in beating:
-                if event is None:
-                    if sse:
-                        yield b": still here\n\n"
-                    continue
-                sequence += 1
-                data = dump_json(event)
-                if sse:
-                    yield f"event: {event['type']}\nid: {sequence}\ndata: {data}\n\n".encode()
-                else:
-                    yield f"{data}\n".encode()
+                if event is not None:
+                    yield write(event).encode()
+                elif content_type == SSE:
+                    yield b": still here\n\n"
 
-    response = StreamingHttpResponse(body(), content_type=SSE if sse else NDJSON)
+    response = StreamingHttpResponse(body(), content_type=content_type)
     response._resource_closers.append(pump.abandon)  # type: ignore[attr-defined]
     response.headers["Cache-Control"] = "no-store"
     response.headers["X-Accel-Buffering"] = "no"
     return response
+
+
+async def play_events(events: list[Event]) -> AsyncGenerator[Event, None]:
+    """Events that are known already, as a stream."""
+    for event in events:
+        yield event
+
+
+def stored_events(*, membership: Membership, pk: UUID) -> list[Event] | None:
+    """The events of a stored answer as it may be read now; ``None`` where there is none."""
+    try:
+        answer = access_answer(membership, pk)
+    except Problem:
+        return None
+    shown = present_answers([answer], membership=membership)[0]
+    done = answer_object(answer, with_body=False) | {name: shown[name] for name in ("citations", "marks")}
+    return [
+        {"type": "sources", "data": shown["sources"]},
+        {"type": "answer_chunk", "data": shown["answer"]},
+        *({"type": "citation", "data": citation} for citation in shown["citations"]),
+        *({"type": "mark", "data": mark} for mark in shown["marks"]),
+        {"type": "done", "data": done},
+    ]

@@ -137,5 +137,14 @@ def configure_logging(*, level: str, json_lines: bool) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level)
-    for noisy in ("httpx", "httpx2", "httpcore", "sentence_transformers", "transformers", "django.request"):
+    noisy_ones = (
+        "httpx",
+        "httpx2",
+        "httpcore",
+        "sentence_transformers",
+        "transformers",
+        "django.request",
+        "mcp",
+    )
+    for noisy in noisy_ones:
         logging.getLogger(noisy).setLevel("WARNING")

@@ -45,10 +45,41 @@ class Problem(Exception):
             body["errors"] = [{"field": e.field, "detail": e.detail} for e in self.errors]
         return body | dict(self.extra)
 
+    @property
+    def openai_status(self) -> int:
+        return 400 if self.status == 422 else self.status
+
+    def openai_document(self) -> dict[str, Any]:
+        """The same in the shape of OpenAI's API, whose clients branch on ``type`` and ``code``."""
+        told = (
+            "; ".join(f"{e.field}: {e.detail}" if e.field else e.detail for e in self.errors) or self.detail
+        )
+        kind, code = "invalid_request_error", self.code.replace("-", "_")
+        match self.status:
+            case 401:
+                code = "invalid_api_key"
+            case 402:
+                kind = code = "insufficient_quota"
+            case 429:
+                violated = self.extra.get("violated-policies", ())
+                kind = "tokens" if any(name.endswith("-tokens") for name in violated) else "requests"
+                code = "rate_limit_exceeded"
+            case status if status >= 500:
+                kind = "server_error"
+        param = self.errors[0].field or None if self.errors else None
+        return {"error": {"message": told, "type": kind, "param": param, "code": code}}
+
 
 def not_found() -> Problem:
     """The same words for what does not exist and for what one may not know of."""
     return Problem(404, "not-found", "There is nothing here, or you may not see it.")
+
+
+def openai_response(problem: Problem) -> JsonResponse:
+    """Renders a problem as OpenAI's API does."""
+    return JsonResponse(
+        problem.openai_document(), status=problem.openai_status, headers=dict(problem.headers)
+    )
 
 
 def problem_response(problem: Problem) -> JsonResponse:

@@ -18,6 +18,8 @@ def test_what_is_not_there(client: Any) -> None:
         "/api/v1/experiments",
     ):
         check_problem(client.get(path), 404, "not-found")
+    told = client.get("/v1/engines")  # OpenAI's protocol has its own shape
+    assert told.status_code == 404 and told.json()["error"]["code"] == "not_found"
     page = client.get("/nothing-here")
     assert page.status_code == 404 and page.headers["Content-Type"].startswith("text/html")
     assert UUID(page.headers["X-Request-ID"])

@@ -141,6 +141,7 @@ CASES: dict[str, Case] = {
     "roles/<uuid:id>/": Case("role", {"POST": nothing}),
     "roles/<uuid:id>/delete/": Case("role_too", {"POST": nothing}),
     "api-keys/<uuid:id>/revoke/": Case("api_key", {"POST": nothing}),
+    "v1/models/<str:id>": Case("collection", {"GET": nothing}),
 }
 
 
@@ -183,7 +184,7 @@ def methods_of(view: Any) -> set[str]:
 
 
 def path_of(route: str, pk: uuid.UUID) -> str:
-    return "/" + route.replace("<uuid:id>", str(pk))
+    return "/" + route.replace("<uuid:id>", str(pk)).replace("<str:id>", str(pk))
 
 
 def test_every_route_with_an_id_has_a_case_for_every_method() -> None:
@@ -197,7 +198,7 @@ def test_every_route_with_an_id_has_a_case_for_every_method() -> None:
 def attempts(route: str, case: Case) -> Iterator[tuple[str, Any]]:
     for method, body in case.bodies.items():
         yield method, body()
-        if method == "GET" and route.startswith("api/"):
+        if method == "GET" and route.startswith(("api/", "v1/")):
             yield "HEAD", None
 
 
@@ -226,7 +227,7 @@ def test_a_foreign_id_is_answered_like_an_absent_one(cast: Cast) -> None:
                 elif name in gus:  # an admin lacks no ability that could answer first
                     assert told[0] == 404, where
                 elif name == "nobody":
-                    assert told[0] == (401 if route.startswith("api/") else 302), where
+                    assert told[0] == (401 if route.startswith(("api/", "v1/")) else 302), where
                 else:
                     assert told[0] in (403, 404), where
     assert fingerprint(cast.acme.pk) == before
