@@ -8,6 +8,7 @@ from typing import Any
 import openai
 import pytest
 from asgiref.sync import async_to_sync
+from django_redis import get_redis_connection
 
 from knowledge.models import Answer
 from tenants.models import AuditEvent, Budget, Tenant, UsageRecord
@@ -309,6 +310,16 @@ def test_limits_and_budgets_are_told_as_openai_tells_them(shared: Any, model: St
         assert int(response.headers["Retry-After"]) > 0
     finally:
         rows.update(user_requests=None)
+    get_redis_connection("default").flushdb()  # the buckets are full again
+    rows.update(user_tokens=1)
+    try:
+        nina = member_of(slug="acme", username="nina")
+        for _ in range(2):
+            response = complete(nina, asked(ragsite={"cache": False}))
+        check_error(response, 429, "tokens", "rate_limit_exceeded")
+    finally:
+        rows.update(user_tokens=None)
+    get_redis_connection("default").flushdb()
     with scope(tenant_id=shared.acme.pk, tags=None):
         Budget.objects.create(subject="tenant", period="month", hard_usd="0.0000001")
     try:
@@ -343,6 +354,41 @@ def test_a_database_that_is_away_is_a_503_in_openais_shape(
     finally:
         shared.nina.client.raise_request_exception = True
     check_error(response, 503, "server_error", "database_unavailable")
+
+
+def test_a_stream_that_fails_ends_in_an_error_that_the_official_client_raises(
+    client: openai.OpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from django.db import OperationalError
+
+    def away(**_: Any) -> None:
+        raise OperationalError("gone")
+
+    monkeypatch.setattr("knowledge.answering.storing.store_answer", away)
+    text = ""
+    stream = client.chat.completions.create(
+        model="all", messages=[{"role": "user", "content": HOLD_TIMER}], stream=True
+    )
+    with pytest.raises(openai.APIError) as failed:
+        for chunk in stream:
+            text += chunk.choices[0].delta.content or ""
+    assert "30 seconds" in text
+    assert (failed.value.type, failed.value.code) == ("server_error", "database_unavailable")
+
+
+def test_a_client_that_leaves_cancels_the_call_upstream(client: openai.OpenAI, model: StubProvider) -> None:
+    model.script(
+        Reply(
+            blocks=(Block("The hold timer is 30 seconds. ", cites=((0, 0, 1),)), Block("More.")),
+            after_deltas=4,
+        )
+    )
+    options: Any = {"ragsite": {"cache": False}}
+    with client.chat.completions.create(
+        model="all", messages=[{"role": "user", "content": HOLD_TIMER}], stream=True, extra_body=options
+    ) as stream:
+        assert next(iter(stream)).choices[0].delta.role == "assistant"
+    assert model.wait_for_disconnect(2), "the call upstream went on"
 
 
 def test_earlier_messages_make_a_follow_up_stand_alone(shared: Any, model: StubProvider) -> None:
