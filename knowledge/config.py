@@ -1,12 +1,21 @@
 """How a question is answered: one frozen value, passed in. An experiment's variant would be another instance."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 
 from knowledge.answering.prompt import PROMPT_VERSION
 from knowledge.llm.base import ModelConfig
 from ragsite.core.config import Config, config
+
+# How long answers may be shown again, by the content class of the collections that they cite.
+CLASS_SECONDS = {
+    "reference": 7 * 86400,
+    "documentation": 86400,
+    "configuration": 12 * 3600,
+    "troubleshooting": 3600,
+    "state": 300,
+}
 
 
 @dataclass(frozen=True)
@@ -61,6 +70,8 @@ class AnswerConfig:
         small_models: for simple questions and for what helps along the way, likewise.
         routing: ``off``, by ``rules``, or by the small ``model``'s word, which questions the small models get.
         prompt_tokens: the passages of a prompt are cut down to so many tokens; 0: not.
+        cache_seconds: how long an answer that cites nothing may be shown again; 0: no answer at all.
+        class_seconds: likewise one that cites, by the content class of what it cites; the shortest holds.
     """
 
     retrieval: RetrievalConfig = field(default_factory=RetrievalConfig)
@@ -71,6 +82,7 @@ class AnswerConfig:
     k: int = 5
     history_turns: int = 3
     cache_seconds: int = 3600
+    class_seconds: Mapping[str, int] = field(default_factory=lambda: dict(CLASS_SECONDS), hash=False)
 
     @property
     def has_model(self) -> bool:

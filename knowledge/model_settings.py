@@ -28,6 +28,8 @@ def apply_model_settings(config: AnswerConfig, row: ModelSettings | None) -> Ans
         config = replace(config, routing=row.routing)
     if row.prompt_tokens is not None:
         config = replace(config, prompt_tokens=row.prompt_tokens)
+    if row.cache_seconds:
+        config = replace(config, class_seconds={**config.class_seconds, **row.cache_seconds})
     if not row.order:
         return config
     known, chosen = configured_providers(), []
@@ -44,7 +46,8 @@ def apply_model_settings(config: AnswerConfig, row: ModelSettings | None) -> Ans
 
 
 def change_model_settings(*, changes: dict[str, Any], principal: Principal) -> ModelSettings:
-    """Sets what is named in ``changes``: ``order``, ``routing`` (empty: the default), ``prompt_tokens`` (None: the default).
+    """Sets what is named in ``changes``: ``order``, ``routing`` (empty: the default), ``prompt_tokens`` (None: the default),
+    ``cache_seconds`` (by content class; a class that is left out has the default).
 
     Raises:
         Problem: 400 for a provider that the environment has no key for, or named twice with the same model.

@@ -19,7 +19,7 @@ from django.utils import timezone
 from django_redis import get_redis_connection
 from redis.exceptions import RedisError
 
-from knowledge.answering.cache import tenant_prefix
+from knowledge.answering.layers import tenant_prefix
 from knowledge.models import Answer, Document, Job
 from tenants.admin_periods import number_of_day
 from tenants.models import Membership

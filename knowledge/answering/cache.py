@@ -1,16 +1,24 @@
-"""Wall 3: the exact-answer cache. No key without tenant and authorisation, no value without its corpus version."""
+"""Wall 3: the exact-answer cache. No key without tenant and authorisation, no value without its corpus version.
+
+An answer is read in one round trip. A process keeps a copy of what it has read, and shows it only when Redis still holds
+the same one: what is forgotten there, cleared or made again misses here at once.
+"""
 
 import hashlib
 import json
+import time
 import unicodedata
+import uuid
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 import structlog
-from django.core.cache import cache as django_cache
 from redis.exceptions import RedisError
 
+from knowledge.answering.copies import copies
+from knowledge.answering.layers import tenant_prefix
+from knowledge.answering.lifetime import FRESH_PART
 from knowledge.answering.prompt import PROMPT_VERSION
 from knowledge.config import AnswerConfig
 from knowledge.retrieval.base import Filters
@@ -47,33 +55,58 @@ def answer_key(
         PROMPT_VERSION,
     ]
     digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-    return f"{tenant_prefix(membership.tenant_id)}answer:{acl_signature(membership)}:{digest}"
+    return f"{tenant_prefix(membership.tenant_id)}exact:{acl_signature(membership)}:{digest}"
 
 
-def tenant_prefix(tenant_id: UUID) -> str:
-    """What every cached thing of a tenant begins with."""
-    return f"{django_cache.key_prefix}:{tenant_id}:"
+# KEYS: the answer, the tenant's counts. ARGV: the corpus version, the stamp of the copy in this process. Returns nothing
+# for a miss, else the answer's stamp, and the answer unless the copy is of the same stamp.
+_READ = """
+local found = redis.call('HMGET', KEYS[1], 'version', 'stamp')
+if found[1] ~= ARGV[1] then
+  redis.call('HINCRBY', KEYS[2], 'exact:misses', 1)
+  return {}
+end
+redis.call('HINCRBY', KEYS[2], 'exact:hits', 1)
+if found[2] == ARGV[2] then
+  redis.call('HINCRBY', KEYS[2], 'process:hits', 1)
+  return {found[2]}
+end
+redis.call('HINCRBY', KEYS[2], 'process:misses', 1)
+return {found[2], redis.call('HGET', KEYS[1], 'body')}
+"""
 
 
 @dataclass(frozen=True)
 class CachedAnswer:
-    """An answer as it was given, and the corpus version at which its passages were looked up."""
+    """An answer as it was given, the corpus version at which its passages were looked up, and from when on (seconds since
+    1970) it is to be made again."""
 
     corpus_version: int
     payload: dict[str, Any]
+    old_at: float = float("inf")
+
+    @property
+    def is_stale(self) -> bool:
+        return time.time() >= self.old_at
 
 
 async def read_answer(*, key: str, tenant_id: UUID, corpus_version: int) -> CachedAnswer | None:
     """The cached answer, if nothing in the corpus has changed since. Without Redis it is a miss."""
     found: CachedAnswer | None = None
+    stamp, copy = copies.get(key) or (b"", None)
     try:
-        client = redis_client()
-        raw = await client.get(key)
-        if raw is not None:
-            value = json.loads(raw)
-            if value["corpus_version"] == corpus_version:
-                found = CachedAnswer(corpus_version=corpus_version, payload=value["payload"])
-        await client.hincrby(f"{tenant_prefix(tenant_id)}stats", "hits" if found else "misses", 1)
+        counts = f"{tenant_prefix(tenant_id)}stats"
+        told: Any = await redis_client().eval(_READ, 2, key, counts, str(corpus_version), stamp)
+        if len(told) == 1:
+            found = copy
+        elif told:
+            value = json.loads(told[1])
+            found = CachedAnswer(
+                corpus_version=corpus_version, payload=value["payload"], old_at=value["old_at"]
+            )
+            copies.put(key, stamp=told[0], value=found, size=len(told[1]))
+        if told:
+            (CACHE_HITS if len(told) == 1 else CACHE_MISSES).labels("process").inc()
     except (RedisError, OSError, TimeoutError) as error:
         logger.warning("answer cache not read", error=type(error).__name__)
     (CACHE_HITS if found else CACHE_MISSES).labels("exact").inc()
@@ -81,54 +114,19 @@ async def read_answer(*, key: str, tenant_id: UUID, corpus_version: int) -> Cach
 
 
 async def write_answer(*, key: str, answer: CachedAnswer, seconds: int) -> None:
-    """Keeps an answer; a failure costs nothing but the next hit."""
+    """Keeps an answer for ``seconds``, as a stale one in the last part of them; a failure costs nothing but the next hit."""
     if seconds <= 0:
         return
-    value = json.dumps({"corpus_version": answer.corpus_version, "payload": answer.payload}, default=str)
+    value = {"payload": answer.payload, "old_at": time.time() + seconds * FRESH_PART}
+    fields: Any = {
+        "version": answer.corpus_version,
+        "stamp": uuid.uuid4().hex,
+        "body": json.dumps(value, default=str),
+    }
     try:
-        await redis_client().set(key, value, ex=seconds)
+        pipeline = redis_client().pipeline()
+        pipeline.hset(key, mapping=fields)
+        pipeline.expire(key, seconds)
+        await pipeline.execute()
     except (RedisError, OSError, TimeoutError) as error:
         logger.warning("answer not cached", error=type(error).__name__)
-
-
-def cache_stats(*, tenant_id: UUID) -> dict[str, Any]:
-    """Hits, misses, hit rate, entries and bytes of the tenant's exact answers.
-
-    Raises:
-        RedisError: the cache does not answer.
-    """
-    from django_redis import get_redis_connection
-
-    client = get_redis_connection("default")
-    counts = {k.decode(): int(v) for k, v in client.hgetall(f"{tenant_prefix(tenant_id)}stats").items()}
-    hits, misses = counts.get("hits", 0), counts.get("misses", 0)
-    entries = size = 0
-    for key in client.scan_iter(match=f"{tenant_prefix(tenant_id)}answer:*", count=1000):
-        entries += 1
-        size += int(client.memory_usage(key) or 0)
-    return {
-        "layers": {
-            "exact": {
-                "hits": hits,
-                "misses": misses,
-                "hit_rate": round(hits / (hits + misses), 4) if hits + misses else 0.0,
-                "entries": entries,
-                "bytes": size,
-            }
-        }
-    }
-
-
-def clear_cache(*, tenant_id: UUID) -> int:
-    """Forgets the tenant's cached answers; returns how many.
-
-    Raises:
-        RedisError: the cache does not answer.
-    """
-    from django_redis import get_redis_connection
-
-    client = get_redis_connection("default")
-    removed = 0
-    for key in client.scan_iter(match=f"{tenant_prefix(tenant_id)}answer:*", count=1000):
-        removed += int(client.unlink(key))
-    return removed

@@ -5,8 +5,9 @@ from contextlib import aclosing
 from typing import Any
 
 from knowledge.access import access_collections
-from knowledge.answering.answer import answer_question, find_passages
+from knowledge.answering.answer import answer_question
 from knowledge.answering.journey import Question, source_object
+from knowledge.answering.passages import find_passages
 from knowledge.config import AnswerConfig
 from knowledge.llm.gateway import Gateway
 from knowledge.retrieval.base import Filters

@@ -68,6 +68,7 @@ class Journey:
     grounded: bool = False
     cache: str = "miss"
     cached: dict[str, Any] | None = None
+    renewing: str = ""  # the key of a cached answer that is shown although it is to be made again
     warnings: tuple[str, ...] = ()
     reserved: bool = False
 

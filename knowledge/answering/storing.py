@@ -24,7 +24,7 @@ def store_journey(*, journey: Journey, status: str) -> Answer:
     )
 
 
-_background: set[asyncio.Task[None]] = set()
+_background: set[asyncio.Task[Any]] = set()
 
 
 def store_in_background(journey: Journey, *, status: str) -> None:
@@ -41,7 +41,7 @@ def store_in_background(journey: Journey, *, status: str) -> None:
     in_background(store())
 
 
-def in_background(work: Coroutine[Any, Any, None]) -> None:
+def in_background(work: Coroutine[Any, Any, object]) -> None:
     try:
         task = asyncio.get_running_loop().create_task(work)
     except RuntimeError:  # no loop is left: the process is going down

@@ -11,7 +11,7 @@ from rest_framework.response import Response
 
 from knowledge.access import access_collection, access_collections, access_document, access_job, access_source
 from knowledge.answering.batch import present_batch
-from knowledge.answering.cache import cache_stats, clear_cache
+from knowledge.answering.layers import cache_stats, clear_cache
 from knowledge.api.shapes import (
     CollectionForm,
     CollectionShape,

@@ -10,6 +10,8 @@ from knowledge.models import Conversation
 from tenants.models import validate_tag
 from tenants.rates import Grant
 
+MOST_CACHE_SECONDS = 30 * 86400
+
 
 class QuestionForm(serializers.Serializer[Any]):
     question = serializers.CharField(min_length=3, max_length=1000)
@@ -59,6 +61,16 @@ class ModelChoiceShape(serializers.Serializer[Any]):
     small_model = serializers.CharField(max_length=100, required=False, allow_blank=True)
 
 
+class CacheSecondsShape(serializers.Serializer[Any]):
+    """Seconds by content class; 0: not at all."""
+
+    reference = serializers.IntegerField(min_value=0, max_value=MOST_CACHE_SECONDS, required=False)
+    documentation = serializers.IntegerField(min_value=0, max_value=MOST_CACHE_SECONDS, required=False)
+    configuration = serializers.IntegerField(min_value=0, max_value=MOST_CACHE_SECONDS, required=False)
+    troubleshooting = serializers.IntegerField(min_value=0, max_value=MOST_CACHE_SECONDS, required=False)
+    state = serializers.IntegerField(min_value=0, max_value=MOST_CACHE_SECONDS, required=False)
+
+
 class ModelSettingsShape(serializers.Serializer[Any]):
     order = ModelChoiceShape(many=True, help_text="Empty: the environment's. `extractive` ends it: no model.")
     routing = serializers.ChoiceField(
@@ -70,6 +82,9 @@ class ModelSettingsShape(serializers.Serializer[Any]):
         max_value=100_000,
         allow_null=True,
         help_text="The passages of a prompt are cut down to so many tokens; 0: not, null: the environment's.",
+    )
+    cache_seconds = CacheSecondsShape(
+        help_text="How long an answer may be shown again, by the content class of what it cites; left out: the default."
     )
 
 

@@ -24,6 +24,11 @@ class ModelSettings(TenantModel):
     prompt_tokens = models.PositiveIntegerField(
         null=True, help_text="The passages of a prompt are cut down to so many tokens; 0: not."
     )
+    cache_seconds = models.JSONField(
+        default=dict,
+        db_default={},
+        help_text="How long answers may be shown again, by the content class of what they cite, over the defaults.",
+    )
     updated_at = models.DateTimeField(auto_now=True)
 
     objects: ClassVar[Any] = manager_of(TenantQuerySet)

@@ -39,7 +39,7 @@ def test_a_failure_of_our_own_is_a_500_that_tells_nothing(cast: Any, monkeypatch
     client = cast.nina.client
     client.raise_request_exception = False
     monkeypatch.setattr("knowledge.api.collections.CollectionShape", explode)
-    monkeypatch.setattr("knowledge.answering.answer.search_passages", explode)
+    monkeypatch.setattr("knowledge.answering.passages.search_passages", explode)
     question = {"question": "What is the hold timer?"}
     for response in (
         client.get("/api/v1/collections"),

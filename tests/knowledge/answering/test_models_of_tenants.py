@@ -106,6 +106,7 @@ def test_a_tenants_order_and_models(
         "order": [order[0], order[1] | {"small_model": SMALL}],
         "routing": "",
         "prompt_tokens": 500,
+        "cache_seconds": {},
     }
     assert send(shared.ada, "get", "model-settings").json() == changed.json()
     assert ask(shared.nina, cache=False)["model"] == "gpt-4o-mini-2024-08-06"

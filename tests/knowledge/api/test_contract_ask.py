@@ -178,7 +178,7 @@ def test_a_database_that_does_not_answer_is_503_with_retry_after(shared: Any, mo
     def fail(**_: Any) -> None:
         raise OperationalError("the connection is gone")
 
-    monkeypatch.setattr("knowledge.answering.answer.search_passages", fail)
+    monkeypatch.setattr("knowledge.answering.passages.search_passages", fail)
     for path in ("query", "query/stream", "search"):
         response = send(
             shared.nina,

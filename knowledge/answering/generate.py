@@ -1,0 +1,106 @@
+"""From passages to an answer: the prompt, the model's call, and what becomes of its words."""
+
+import time
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import asdict
+
+from knowledge.answering.citations import AnswerAssembler, Piece
+from knowledge.answering.compress import compress_passages
+from knowledge.answering.events import Event
+from knowledge.answering.journey import Journey
+from knowledge.answering.prompt import build_prompt
+from knowledge.answering.spending import complete_usage, reserve_again
+from knowledge.config import AnswerConfig
+from knowledge.llm.base import Finished, Passage, Prompt, ProviderError, Turn
+from knowledge.llm.gateway import Attempt, Gateway, Restarted, count_chars
+from ragsite.core.hops import run_db
+from ragsite.core.problems import Problem
+
+DOES_NOT_SAY = "Your documents don't say."
+NEAREST = " The passages nearest to your question are listed as sources."
+
+
+def prompt_of(journey: Journey, *, turns: tuple[Turn, ...], config: AnswerConfig) -> Prompt:
+    passages = [
+        Passage(n=p.n, title=p.title, uri=p.uri, heading=p.heading, text=p.text) for p in journey.passages
+    ]
+    sent: Sequence[Passage] = passages
+    if config.has_model:
+        sent = compress_passages(passages, question=journey.standalone, tokens=config.prompt_tokens)
+    return build_prompt(question=journey.standalone, passages=sent, history=turns, whole=passages)
+
+
+async def generate_answer(
+    journey: Journey, *, config: AnswerConfig, gateway: Gateway, prompt: Prompt
+) -> AsyncGenerator[Event, None]:
+    assembler = AnswerAssembler(prompt.shown, sent=prompt.passages, question=prompt.question)
+    chars = count_chars(prompt)
+
+    def take(pieces: list[Piece]) -> list[Event]:
+        events: list[Event] = []
+        for piece in pieces:
+            journey.text += piece.text
+            if piece.text:
+                events.append({"type": "answer_chunk", "data": piece.text})
+            for citation in piece.citations:
+                data = {"source": citation.source, "start": citation.start, "end": citation.end}
+                journey.citations.append(data)
+                events.append({"type": "citation", "data": data})
+            for mark in piece.marks:
+                journey.marks.append(asdict(mark))
+                events.append({"type": "mark", "data": asdict(mark)})
+        return events
+
+    begun = time.perf_counter()
+    first_byte = True
+    stream = gateway.stream(
+        prompt,
+        config.models,
+        on_cancelled=lambda attempt: journey.attempts.append(
+            (complete_usage(attempt, chars=chars), "answer")
+        ),
+    )
+    try:
+        async with aclosing(stream) as events:
+            async for event in events:
+                if first_byte and not isinstance(event, Attempt | Restarted):
+                    journey.watch.add("first_byte", time.perf_counter() - begun)
+                    first_byte = False
+                if isinstance(event, Attempt):
+                    journey.attempts.append((event, "answer"))
+                    if event.status != "success" and journey.reserved:
+                        await run_db(
+                            reserve_again,
+                            membership=journey.principal.membership,
+                            request_id=journey.question.request_id,
+                            failed=event,
+                        )
+                elif isinstance(event, Restarted):
+                    assembler.restart()
+                    journey.text, journey.citations, journey.marks = "", [], []
+                    yield {"type": "restart", "data": {"reason": event.reason}}
+                elif isinstance(event, Finished):
+                    journey.finished = event
+                else:
+                    for out in take(assembler.feed(event)):
+                        yield out
+    except ProviderError as error:
+        raise Problem(
+            503,
+            "model-unavailable",
+            f"No answer could be made: {error.reason} Search still works.",
+            headers={"Retry-After": "30"},
+        ) from None
+    finally:
+        journey.watch.add("generate", time.perf_counter() - begun)
+    is_cut = journey.finished is not None and journey.finished.stop_reason == "max_tokens"
+    for out in take(assembler.finish(is_cut=is_cut)):
+        yield out
+    if not journey.text.strip():  # refused or empty everywhere: that is said, not shown as nothing
+        journey.text = DOES_NOT_SAY + NEAREST
+        yield {"type": "answer_chunk", "data": journey.text}
+    journey.grounded = assembler.is_grounded
+    journey.confidence = round(journey.confidence * assembler.support, 4)
+    # A model that cites nothing has, by its instructions, found nothing.
+    journey.answered = bool(journey.citations)

@@ -1,0 +1,58 @@
+"""What the caches of a tenant hold, and how often they were of use."""
+
+from typing import Any
+from uuid import UUID
+
+from django.core.cache import cache as django_cache
+
+from knowledge.answering.copies import copies
+from ragsite.core.redis import redis_connection
+
+# Of each the keys begin with the tenant's prefix and the layer's name.
+LAYERS = ("exact",)
+
+
+def tenant_prefix(tenant_id: UUID) -> str:
+    """What every cached thing of a tenant begins with."""
+    return f"{django_cache.key_prefix}:{tenant_id}:"
+
+
+def cache_stats(*, tenant_id: UUID) -> dict[str, Any]:
+    """Hits, misses, hit rate, entries and bytes of each of the tenant's layers; ``process`` are the copies of the answering
+    process, its hits and misses those of all processes.
+
+    Raises:
+        RedisError: the cache does not answer.
+    """
+    client: Any = redis_connection()
+    prefix = tenant_prefix(tenant_id)
+    counts = {k.decode(): int(v) for k, v in client.hgetall(f"{prefix}stats").items()}
+    sizes = {"process": copies.size_of(prefix)}
+    for layer in LAYERS:
+        keys = list(client.scan_iter(match=f"{prefix}{layer}:*", count=1000))
+        sizes[layer] = len(keys), sum(int(client.memory_usage(key) or 0) for key in keys)
+    return {"layers": {layer: _figures(counts, layer) | _size(*size) for layer, size in sizes.items()}}
+
+
+def _figures(counts: dict[str, int], layer: str) -> dict[str, Any]:
+    hits, misses = counts.get(f"{layer}:hits", 0), counts.get(f"{layer}:misses", 0)
+    rate = round(hits / (hits + misses), 4) if hits + misses else 0.0
+    return {"hits": hits, "misses": misses, "hit_rate": rate}
+
+
+def _size(entries: int, size: int) -> dict[str, int]:
+    return {"entries": entries, "bytes": size}
+
+
+def clear_cache(*, tenant_id: UUID) -> int:
+    """Forgets what is cached of the tenant, in every layer; returns how many entries.
+
+    Raises:
+        RedisError: the cache does not answer.
+    """
+    client: Any = redis_connection()
+    removed = 0
+    for layer in LAYERS:
+        for key in client.scan_iter(match=f"{tenant_prefix(tenant_id)}{layer}:*", count=1000):
+            removed += int(client.unlink(key))
+    return removed

@@ -1,0 +1,87 @@
+"""An answer that grows old, made again beside the one that is shown."""
+
+import uuid
+from contextlib import aclosing
+from dataclasses import replace
+
+import structlog
+from redis.exceptions import RedisError
+
+from knowledge.answering.journey import Journey, Question
+from knowledge.answering.record import call_of
+from knowledge.answering.travel import travel
+from knowledge.config import AnswerConfig
+from knowledge.llm.gateway import Gateway
+from ragsite.core.hops import run_db
+from ragsite.core.redis import redis_client
+from tenants.access import Principal
+from tenants.rates import NO_GRANT
+from tenants.scope import atomic, enter
+from tenants.usage import record_calls
+
+logger = structlog.get_logger(__name__)
+
+# As long as an answer can take; a process that dies at it is followed by another after so long.
+RENEWING_SECONDS = 120
+ENDPOINT = "renewal"
+
+
+async def renew_answer(
+    *, key: str, question: Question, principal: Principal, config: AnswerConfig, gateway: Gateway
+) -> bool:
+    """Makes the cached answer of ``key`` again, as its asker; whether it was this process that did.
+
+    One process does, the others leave it to that one. It is in nobody's history; its calls are in the ledger, and keep to
+    the asker's budget.
+    """
+    claim = f"{key}:renewing"
+    try:
+        if not await redis_client().set(claim, 1, nx=True, ex=RENEWING_SECONDS):
+            return False
+    except (RedisError, OSError, TimeoutError):
+        return False  # there is no cache to fill
+    with enter(principal.scope()):
+        await make_answer(question=question, principal=principal, config=config, gateway=gateway)
+    try:
+        await redis_client().delete(claim)
+    except (RedisError, OSError, TimeoutError) as error:
+        logger.warning("claim left to run out", error=type(error).__name__)
+    return True
+
+
+async def make_answer(
+    *, question: Question, principal: Principal, config: AnswerConfig, gateway: Gateway
+) -> bool:
+    """Answers for the cache alone; whether it could. In the scope of ``principal``."""
+    alone = replace(
+        question,
+        request_id=uuid.uuid4(),
+        endpoint=ENDPOINT,
+        conversation=None,
+        turns=(),
+        use_cache=False,
+        grant=NO_GRANT,
+    )
+    journey = Journey(question=alone, principal=principal)
+    try:
+        async with aclosing(travel(journey, config=config, gateway=gateway)) as events:
+            async for _ in events:
+                pass
+        return True
+    except Exception as error:
+        # Nobody waits for it: what is cached stays as long as it may.
+        logger.warning("answer not made again", error=type(error).__name__)
+        return False
+    finally:
+        if journey.attempts or journey.reserved:
+            await run_db(_record, journey=journey)
+
+
+def _record(*, journey: Journey) -> None:
+    with atomic():
+        record_calls(
+            user=journey.principal.membership.user,
+            request_id=journey.question.request_id,
+            endpoint=ENDPOINT,
+            calls=[call_of(attempt, kind=kind) for attempt, kind in journey.attempts],
+        )

@@ -1,0 +1,179 @@
+"""The stages of a question's journey, in their order. They never call each other; frozen values pass between them."""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from knowledge.access import access_collections, access_conversation
+from knowledge.answering.cache import CachedAnswer, answer_key, read_answer, write_answer
+from knowledge.answering.events import Event
+from knowledge.answering.follow_up import rewrite_follow_up
+from knowledge.answering.generate import DOES_NOT_SAY, NEAREST, generate_answer, prompt_of
+from knowledge.answering.journey import Journey, Prepared, Question, source_object
+from knowledge.answering.lifetime import seconds_to_keep
+from knowledge.answering.passages import find_passages
+from knowledge.answering.record import conversation_turns
+from knowledge.answering.route import route_question
+from knowledge.answering.spending import prefers_cheaper, reserve_call, take_cheaper, take_priced
+from knowledge.config import AnswerConfig
+from knowledge.llm.base import Turn
+from knowledge.llm.extractive import NOTICE
+from knowledge.llm.gateway import Gateway, count_chars
+from knowledge.model_settings import apply_model_settings, read_model_settings
+from knowledge.models import Answer, Corpus
+from knowledge.retrieval.base import Filters
+from knowledge.retrieval.evidence import judge_evidence
+from ragsite.core.hops import run_db
+from ragsite.core.observability import EMPTY_RESULTS
+from tenants.access import Principal
+from tenants.budgets import read_standings, warnings_of
+
+
+async def travel(journey: Journey, *, config: AnswerConfig, gateway: Gateway) -> AsyncGenerator[Event, None]:
+    question, principal, watch = journey.question, journey.principal, journey.watch
+    k = question.k or config.k
+    with watch.stage("prepare"):
+        prepared = await run_db(_prepare, question=question, principal=principal, config=config)
+    config = apply_model_settings(config, prepared.models)
+    if prepared.standings:
+        config = await run_db(take_priced, config, standings=prepared.standings)  # it reads the prices
+    if config.has_model and prefers_cheaper(prepared.standings):
+        journey.warnings = warnings_of(prepared.standings)
+        config = take_cheaper(config)
+    with watch.stage("rewrite"):
+        journey.standalone = await rewrite_follow_up(
+            journey, prepared=prepared, config=config, gateway=gateway
+        )
+
+    key = answer_key(
+        membership=principal.membership,
+        question=journey.standalone,
+        k=k,
+        filters=prepared.filters,
+        config=config,
+    )
+    if question.use_cache:
+        with watch.stage("cache"):
+            cached = await read_answer(
+                key=key, tenant_id=principal.membership.tenant_id, corpus_version=prepared.corpus_version
+            )
+        if cached is not None:
+            journey.renewing = key if cached.is_stale else ""
+            for event in _replay(journey, cached):
+                yield event
+            for event in _say_no_model(journey, prepared=prepared, config=config):
+                yield event
+            return
+
+    passages = await find_passages(
+        principal=principal,
+        text=journey.standalone,
+        k=k,
+        filters=prepared.filters,
+        config=config,
+        watch=watch,
+    )
+    journey.passages = tuple(passages)
+    journey.sources = [source_object(passage) for passage in passages]
+    journey.confidence = round(judge_evidence(passages=passages, config=config.retrieval), 4)
+    is_weak = journey.confidence < config.retrieval.evidence_floor
+    if not is_weak:
+        config = await route_question(journey, config=config, gateway=gateway)
+    prompt = prompt_of(journey, turns=prepared.turns, config=config)
+    if config.has_model and not is_weak:
+        # Before the first event, so that a budget that is used up is said with a status.
+        journey.reserved = await run_db(
+            reserve_call,
+            membership=principal.membership,
+            request_id=question.request_id,
+            chars=count_chars(prompt),
+            models=config.models,
+        )
+    yield {"type": "sources", "data": journey.sources}
+
+    if is_weak:
+        EMPTY_RESULTS.inc()
+        journey.text = DOES_NOT_SAY + (NEAREST if passages else "")
+        yield {"type": "answer_chunk", "data": journey.text}
+    else:
+        generation = generate_answer(
+            journey,
+            config=config,
+            gateway=gateway,
+            prompt=prompt,
+        )
+        async with aclosing(generation) as events:
+            async for event in events:
+                yield event
+    # The model has read the conversation: its words may be in the answer, and are not for others who ask the same.
+    is_private = bool(prepared.turns) and config.has_model
+    if _may_be_cached(journey) and not is_private:
+        payload = {
+            "text": journey.text,
+            "sources": journey.sources,
+            "citations": journey.citations,
+            "marks": journey.marks,
+            "answered": journey.answered,
+            "grounded": journey.grounded,
+            "confidence": journey.confidence,
+            "provider": journey.finished.provider if journey.finished else "",
+            "model": journey.finished.model if journey.finished else "",
+        }
+        await write_answer(
+            key=key,
+            answer=CachedAnswer(corpus_version=prepared.corpus_version, payload=payload),
+            seconds=await run_db(seconds_to_keep, journey, config=config),
+        )
+    for event in _say_no_model(journey, prepared=prepared, config=config):
+        yield event
+
+
+def _prepare(*, question: Question, principal: Principal, config: AnswerConfig) -> Prepared:
+    membership = principal.membership
+    turns = [(turn.question, turn.answer) for turn in question.turns][-config.history_turns :]
+    noticed = any(NOTICE in turn.answer for turn in question.turns)
+    if question.conversation is not None:
+        noticed = Answer.objects.filter(conversation_id=question.conversation, text__contains=NOTICE).exists()
+        access_conversation(membership, question.conversation, to_change=True)
+        turns = conversation_turns(
+            membership=membership, conversation_id=question.conversation, limit=config.history_turns
+        )
+    collections = access_collections(membership, question.collections)
+    return Prepared(
+        filters=Filters(collection_ids=tuple(c.pk for c in collections), tags=question.tags),
+        corpus_version=Corpus.current_version(),
+        turns=tuple(Turn(question=asked, answer=given) for asked, given in turns),
+        noticed=noticed,
+        standings=tuple(read_standings(membership)),
+        models=read_model_settings(),
+    )
+
+
+def _say_no_model(journey: Journey, *, prepared: Prepared, config: AnswerConfig) -> list[Event]:
+    """Once in a conversation, with its first answer. No part of what is cached: another conversation has its own once."""
+    if config.has_model or prepared.noticed or not journey.answered:
+        return []
+    notice = f"\n\n{NOTICE}"
+    journey.text += notice
+    return [{"type": "answer_chunk", "data": notice}]
+
+
+def _replay(journey: Journey, cached: CachedAnswer) -> list[Event]:
+    payload = cached.payload
+    journey.cache, journey.cached = "exact", payload
+    journey.sources, journey.citations = payload["sources"], payload["citations"]
+    journey.text, journey.answered = payload["text"], payload["answered"]
+    journey.grounded, journey.confidence = payload["grounded"], payload["confidence"]
+    journey.marks = payload.get("marks", [])
+    return [
+        {"type": "sources", "data": journey.sources},
+        {"type": "answer_chunk", "data": journey.text},
+        *({"type": "citation", "data": citation} for citation in journey.citations),
+        *({"type": "mark", "data": mark} for mark in journey.marks),
+    ]
+
+
+def _may_be_cached(journey: Journey) -> bool:
+    """Only what would be answered the same way again: no fallback, nothing that was cut off."""
+    if journey.finished is None:
+        return True  # weak evidence: the same until the corpus changes
+    return not journey.finished.fallback and journey.finished.stop_reason == "end_turn"
