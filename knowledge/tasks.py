@@ -8,6 +8,7 @@ from celery import shared_task
 from django.db.models import Q
 from django.utils import timezone
 
+from knowledge.answering.warm import warm_cache
 from knowledge.documents import erase_deleted
 from knowledge.embedding.base import EmbeddingError
 from knowledge.embedding.factory import embedder
@@ -150,6 +151,12 @@ def clear_what_is_left() -> None:
             adopt_tags()
             clear_reservations()
             clear_idempotency()
+
+
+@shared_task(base=TenantTask, name="knowledge.warm_cache")
+def warm_answers(most: int) -> None:
+    """Answers what is asked most before it is asked again."""
+    warm_cache(most=most)
 
 
 def _tenants() -> list[Any]:

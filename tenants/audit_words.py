@@ -49,6 +49,7 @@ ACTIONS: dict[str, str | Promise] = {
     "task.cancel": _("cancelled a job"),
     "task.retry": _("had a job tried again"),
     "cache.clear": _("emptied the cache"),
+    "cache.warm": _("had frequent questions answered ahead"),
     "conversation.change": _("renamed or pinned a conversation"),
     "conversation.share": _("shared a conversation"),
     "conversation.unshare": _("stopped sharing a conversation"),

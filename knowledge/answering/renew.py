@@ -3,6 +3,7 @@
 import uuid
 from contextlib import aclosing
 from dataclasses import replace
+from typing import Literal
 
 import structlog
 from redis.exceptions import RedisError
@@ -15,6 +16,7 @@ from knowledge.llm.gateway import Gateway
 from ragsite.core.hops import run_db
 from ragsite.core.redis import redis_client
 from tenants.access import Principal
+from tenants.models import User
 from tenants.rates import NO_GRANT
 from tenants.scope import atomic, enter
 from tenants.usage import record_calls
@@ -34,14 +36,15 @@ async def renew_answer(
     One process does, the others leave it to that one. It is in nobody's history; its calls are in the ledger, and keep to
     the asker's budget.
     """
-    claim = f"{key}:renewing"
+    claim = key.replace(":exact:", ":renewing:", 1)
     try:
         if not await redis_client().set(claim, 1, nx=True, ex=RENEWING_SECONDS):
             return False
     except (RedisError, OSError, TimeoutError):
         return False  # there is no cache to fill
     with enter(principal.scope()):
-        await make_answer(question=question, principal=principal, config=config, gateway=gateway)
+        user = principal.membership.user
+        await make_answer(question=question, principal=principal, config=config, gateway=gateway, payer=user)
     try:
         await redis_client().delete(claim)
     except (RedisError, OSError, TimeoutError) as error:
@@ -50,16 +53,27 @@ async def renew_answer(
 
 
 async def make_answer(
-    *, question: Question, principal: Principal, config: AnswerConfig, gateway: Gateway
-) -> bool:
-    """Answers for the cache alone; whether it could. In the scope of ``principal``."""
+    *,
+    question: Question,
+    principal: Principal,
+    config: AnswerConfig,
+    gateway: Gateway,
+    payer: User | None,
+    only_missing: bool = False,
+) -> Literal["made", "there", "failed"]:
+    """Answers for the cache alone. In the scope of ``principal``.
+
+    Args:
+        payer: the member whose the cost is, beside the tenant's.
+        only_missing: an answer that is cached is left as it is.
+    """
     alone = replace(
         question,
         request_id=uuid.uuid4(),
         endpoint=ENDPOINT,
         conversation=None,
         turns=(),
-        use_cache=False,
+        use_cache=only_missing,
         grant=NO_GRANT,
     )
     journey = Journey(question=alone, principal=principal)
@@ -67,20 +81,20 @@ async def make_answer(
         async with aclosing(travel(journey, config=config, gateway=gateway)) as events:
             async for _ in events:
                 pass
-        return True
+        return "there" if journey.cached is not None else "made"
     except Exception as error:
         # Nobody waits for it: what is cached stays as long as it may.
         logger.warning("answer not made again", error=type(error).__name__)
-        return False
+        return "failed"
     finally:
         if journey.attempts or journey.reserved:
-            await run_db(_record, journey=journey)
+            await run_db(_record, journey=journey, payer=payer)
 
 
-def _record(*, journey: Journey) -> None:
+def _record(*, journey: Journey, payer: User | None) -> None:
     with atomic():
         record_calls(
-            user=journey.principal.membership.user,
+            user=payer,
             request_id=journey.question.request_id,
             endpoint=ENDPOINT,
             calls=[call_of(attempt, kind=kind) for attempt, kind in journey.attempts],

@@ -12,6 +12,8 @@ from rest_framework.response import Response
 from knowledge.access import access_collection, access_collections, access_document, access_job, access_source
 from knowledge.answering.batch import present_batch
 from knowledge.answering.layers import cache_stats, clear_cache
+from knowledge.answering.warm import start_warming
+from knowledge.api.question_shapes import WarmForm, WarmShape
 from knowledge.api.shapes import (
     CollectionForm,
     CollectionShape,
@@ -293,6 +295,18 @@ class CacheView(TenantView):
             raise _cache_away() from None
         record_by(principal, "cache.clear", principal.membership.tenant, {"entries": removed})
         return Response({"removed": removed})
+
+
+class CacheWarmView(TenantView):
+    abilities = {"POST": MANAGE}
+
+    @extend_schema(request=WarmForm, responses={202: WarmShape}, operation_id="cache_warm", tags=["cache"])
+    def post(self, request: Request) -> Response:
+        """Have the questions that are asked most answered before they are asked again, as the roles that asked them."""
+        most = self.parse(WarmForm)["most"]
+        questions = start_warming(most=most)
+        record_by(self.principal, "cache.warm", self.principal.membership.tenant, {"questions": questions})
+        return Response({"status": "started", "questions": questions}, status=202)
 
 
 def _cache_away() -> Problem:

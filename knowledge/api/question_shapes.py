@@ -88,6 +88,15 @@ class ModelSettingsShape(serializers.Serializer[Any]):
     )
 
 
+class WarmForm(serializers.Serializer[Any]):
+    most = serializers.IntegerField(min_value=1, max_value=100, default=20, help_text="Questions at most.")
+
+
+class WarmShape(serializers.Serializer[Any]):
+    status = serializers.ChoiceField(choices=["started"])
+    questions = serializers.IntegerField(help_text="So many will be answered that are not cached.")
+
+
 class SearchForm(serializers.Serializer[Any]):
     question = serializers.CharField(min_length=3, max_length=1000)
     k = serializers.IntegerField(min_value=1, max_value=20, required=False)

@@ -5,6 +5,7 @@ from django.urls import path
 from knowledge.api.collections import (
     CacheStatsView,
     CacheView,
+    CacheWarmView,
     CollectionsView,
     CollectionView,
     IngestView,
@@ -64,5 +65,6 @@ urlpatterns = [
     path("tasks", TasksView.as_view(), name="tasks"),
     path("tasks/<uuid:id>", TaskView.as_view(), name="task"),
     path("cache/stats", CacheStatsView.as_view(), name="cache-stats"),
+    path("cache/warm", CacheWarmView.as_view(), name="cache-warm"),
     path("cache", CacheView.as_view(), name="cache"),
 ]

@@ -27,7 +27,7 @@ from knowledge.ingestion.queue import Turn, next_job
 from knowledge.ingestion.sources.base import SourceError
 from knowledge.ingestion.storage import read_original
 from knowledge.ingestion.sync import KILLS, sync_source
-from knowledge.models import Document, Job, Source
+from knowledge.models import Corpus, Document, Job, Source
 from tenants.scope import atomic, scope
 
 logger = structlog.get_logger(__name__)
@@ -91,6 +91,7 @@ def _tell(job_id: str | UUID) -> None:
 
 def _work(*, run: JobRun, embedder: Embedder, turn: Turn | None) -> None:
     job = run.job
+    version = Corpus.current_version()
     if job.kind == Job.Kind.DOCUMENT:
         assert job.document is not None
         failed = _index_stored(run=run, document_id=job.document.pk, embedder=embedder, alone=True)
@@ -110,6 +111,10 @@ def _work(*, run: JobRun, embedder: Embedder, turn: Turn | None) -> None:
     run.finish(state=Job.State.SUCCESS)
     forget_letters(job=job)
     _note_end(run)
+    if job.kind == Job.Kind.SYNC and Corpus.current_version() != version:
+        from knowledge.answering.warm import warm_after_change
+
+        warm_after_change()
 
 
 def _index_again(*, run: JobRun, embedder: Embedder, turn: Turn | None) -> None:

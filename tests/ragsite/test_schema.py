@@ -30,6 +30,7 @@ BESIDE = {"get /members/{id}", "get /roles/{id}", "get /api-keys/{id}", "get /ta
     "post /query/batch",
     "get /model-settings",
     "patch /model-settings",
+    "post /cache/warm",
     "post /sources/{id}/hook-secret",
     "delete /sources/{id}/hook-secret",
 }
