@@ -15,7 +15,7 @@ from knowledge.retrieval.view import IndexView, Selection
 EXACT_ROWS = 2000
 # Rows compared by their whole vectors, for each row wanted, at the least and at the most.
 OVERSAMPLING = 16
-MAX_COMPARED = 6000
+MAX_COMPARED = 12000
 
 
 def search_vectors(
@@ -48,24 +48,29 @@ def search_vectors(
 
 def compared_rows(rows: int, limit: int, share: float = 1.0) -> int:
     """How many of ``rows`` are compared by their whole vectors to find ``limit``."""
-    wanted = OVERSAMPLING * limit + rows // 64
+    wanted = OVERSAMPLING * limit + rows // 32
     return int(min(rows, MAX_COMPARED, max(EXACT_ROWS / 2, wanted * share)))
 
 
 def _pick(
     *, bits: "np.ndarray[tuple[int, int], np.dtype[np.uint64]]", rows: Rows, vector: Vectors, count: int
 ) -> Rows:
-    """The rows whose signs differ least from the vector's."""
+    """The rows whose signs differ least from the vector's: the larger half of its components counts twice, and the
+    largest quarter three times."""
     wanted = sign_bits(vector[None, :])[:, 0]
+    sizes = np.abs(vector)
+    half, quarter = (sign_bits((sizes > np.quantile(sizes, q))[None, :])[:, 0] for q in (0.5, 0.75))
     every = len(rows) > bits.shape[1] // 2
     size = bits.shape[1] if every else len(rows)
     differing = np.zeros(size, dtype=np.uint16)
     buffer = np.empty(size, dtype=np.uint64)
     counted = np.empty(size, dtype=np.uint8)
-    for word, own in zip(bits, wanted, strict=True):
+    for word, own, larger, largest in zip(bits, wanted, half, quarter, strict=True):
         np.bitwise_xor(word if every else word[rows], own, out=buffer)
-        np.bitwise_count(buffer, out=counted)
-        differing += counted
+        differing += np.bitwise_count(buffer, out=counted)
+        for mask in (larger, largest):
+            np.bitwise_and(buffer, mask, out=buffer)
+            differing += np.bitwise_count(buffer, out=counted)
     if every:
         differing = differing[rows]
     if count >= len(rows):
