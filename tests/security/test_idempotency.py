@@ -33,7 +33,7 @@ from tests.stub_provider import StubProvider
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "platform", "owner"])
 QUESTION = "What is the hold timer on edge routers?"
-NOT_CREATING = {"api/v1/search"}
+NOT_CREATING = {"api/v1/search", "api/v1/cache/warm"}
 
 Body = Callable[[Rows], dict[str, Any] | None]
 
