@@ -103,9 +103,9 @@ class Pump:
             return
         self._has_left = True
         if self._readers is None or not self._begun:
-            self._task.cancel()
-            return
-        lingering = self._loop.create_task(self._linger(self._readers))
+            lingering = self._loop.create_task(self.close())
+        else:
+            lingering = self._loop.create_task(self._linger(self._readers))
         _lingering.add(lingering)
         lingering.add_done_callback(_lingering.discard)
 
@@ -126,8 +126,10 @@ class Pump:
             await self.close()
 
     async def close(self) -> None:
-        self._task.cancel()
-        await asyncio.wait({self._task})
+        # Again until it has ended: a library on the way may forget a cancellation that comes as it is done.
+        while not self._task.done():
+            self._task.cancel()
+            await asyncio.wait({self._task}, timeout=1.0)
 
     def abandon(self) -> None:
         """From any thread, for a response whose body was never begun, or never closed: Django closes the response alone
