@@ -106,6 +106,15 @@ class IndexView:
             out[places] = self.parts[part].segment.floats(own)
         return out
 
+    def windows(self, rows: Rows) -> tuple[Rows, Rows]:
+        """Of each row, the first and the last one of its neighbours, itself among them."""
+        first, last = rows.copy(), rows.copy()
+        for part, places, own in self.split(rows):
+            before, behind = self.parts[part].segment.neighbours[:, own].astype(np.int64)
+            first[places] -= before
+            last[places] += behind
+        return first, last
+
     def chunk_ids(self, rows: Rows) -> list[UUID]:
         return self._ids(rows, chunks=True)
 

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from knowledge.retrieval.analysis import hash_term
-from knowledge.retrieval.fusion import fuse_scores
 from knowledge.retrieval.keyword import KeywordScores, search_keywords
 from knowledge.retrieval.view import IndexView
 from tests.knowledge.retrieval.rows import PUBLIC, SECRET, make_segment, make_view
@@ -59,12 +58,12 @@ def test_the_words_of_the_chunks_beside_count_too() -> None:
     def score(idf: float, length: float, mean: float) -> float:
         return idf / (1 + 0.9 * (0.5 + 0.5 * length / mean))
 
-    own = 0.25 * score(alone, 2, 2.4)
+    own = 0.5 * score(alone, 2, 2.4)
     expected = [
-        (4, own + 0.75 * score(around, 2, 7.6)),
-        (0, own + 0.75 * score(around, 8, 7.6)),
-        (1, 0.75 * score(around, 10, 7.6)),
-        (2, 0.75 * score(around, 10, 7.6)),
+        (4, own + 0.5 * score(around, 2, 7.6)),
+        (0, own + 0.5 * score(around, 8, 7.6)),
+        (1, 0.5 * score(around, 10, 7.6)),
+        (2, 0.5 * score(around, 10, 7.6)),
     ]
     found = best(view, "router")
     assert [row for row, _ in found] == [row for row, _ in expected]
@@ -119,17 +118,3 @@ def test_figures_are_of_what_the_asker_reads_alone() -> None:
         assert search(hidden, *terms).deviation == search(alone, *terms).deviation
         assert search(hidden, *terms).covered[0][:3].tolist() == search(alone, *terms).covered[0].tolist()
     assert {row for row, _ in best(hidden, "secret", tag_sets=(PUBLIC, SECRET))} == {3, 4}
-
-
-def test_fusion_counts_each_arm_by_how_far_it_stands_out() -> None:
-    options: dict[str, Any] = {
-        "cosines": np.array([0.5, 0.4, 0.1], dtype=np.float32),
-        "keywords": np.array([0, 2, 1], dtype=np.float32),
-        "dense_deviation": 0.1,
-        "keyword_weight": 0.3,
-    }
-    # 0.7·5; 0.7·4 + 0.3·4; 0.7·1 + 0.3·2
-    fused = fuse_scores(keyword_deviation=0.5, **options)
-    assert fused.tolist() == pytest.approx([3.5, 4.0, 1.3])
-    # Every chunk scores the same: the words say nothing.
-    assert fuse_scores(keyword_deviation=0.0, **options).tolist() == pytest.approx([3.5, 2.8, 0.7])

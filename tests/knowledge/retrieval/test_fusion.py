@@ -1,0 +1,53 @@
+"""Two arms into one score, and neighbours apart."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from knowledge.retrieval.fusion import NEIGHBOUR_DISCOUNT, fuse_scores, spread_neighbours
+from tests.knowledge.retrieval.rows import make_segment, make_view
+
+
+def test_fusion_counts_each_arm_by_how_far_it_stands_out() -> None:
+    options: dict[str, Any] = {
+        "cosines": np.array([0.5, 0.4, 0.1], dtype=np.float32),
+        "keywords": np.array([0, 2, 1], dtype=np.float32),
+        "dense_deviation": 0.1,
+        "keyword_weight": 0.3,
+    }
+    # 0.7·5; 0.7·4 + 0.3·4; 0.7·1 + 0.3·2
+    fused = fuse_scores(keyword_deviation=0.5, **options)
+    assert fused.tolist() == pytest.approx([3.5, 4.0, 1.3])
+    # Every chunk scores the same: the words say nothing.
+    assert fuse_scores(keyword_deviation=0.0, **options).tolist() == pytest.approx([3.5, 2.8, 0.7])
+
+
+def spread(documents: list[int], rows: list[int], scores: list[float]) -> list[tuple[int, float]]:
+    segment = make_segment(["text"] * len(documents), documents=[b"%016d" % each for each in documents])
+    windows = make_view(segment).windows(np.array(rows))
+    found, left = spread_neighbours(
+        rows=np.array(rows), scores=np.array(scores, dtype=np.float32), windows=windows
+    )
+    return list(zip(found.tolist(), left.tolist(), strict=True))
+
+
+def test_what_stands_beside_what_was_found_comes_later() -> None:
+    once, twice = NEIGHBOUR_DISCOUNT, 2 * NEIGHBOUR_DISCOUNT
+    # Four chunks of one document, then two others; the fourth is out of the first one's reach.
+    found = spread([1, 1, 1, 1, 2, 3], [0, 1, 2, 3, 4, 5], [5.0, 4.9, 4.8, 4.7, 4.6, 3.0])
+    assert [row for row, _ in found] == [0, 3, 4, 1, 5, 2]
+    assert [left for _, left in found] == pytest.approx([5.0, 4.7, 4.6, 4.9 - twice, 3.0, 4.8 - once - twice])
+    # A neighbour that is far better than the rest stays before them.
+    assert [row for row, _ in spread([1, 1, 2], [0, 1, 2], [5.0, 4.9, 4.9 - once - 0.1])] == [0, 1, 2]
+    # Between documents nothing is taken off; equal ones in the order of their rows.
+    assert spread([1, 2, 3], [0, 1, 2], [1.0, 1.0, 2.0]) == [(2, 2.0), (0, 1.0), (1, 1.0)]
+    assert spread([1, 1], [1], [1.0]) == [(1, 1.0)]
+
+
+def test_of_many_the_rest_follows_by_score() -> None:
+    count = 60
+    found = spread(list(range(count)), list(range(count)), [float(place % 7) for place in range(count)])
+    assert sorted(row for row, _ in found) == list(range(count))
+    scores = [left for _, left in found]
+    assert scores == sorted(scores, reverse=True)
