@@ -103,9 +103,9 @@ class Pump:
             return
         self._has_left = True
         if self._readers is None or not self._begun:
-            lingering = self._loop.create_task(self.close())
-        else:
-            lingering = self._loop.create_task(self._linger(self._readers))
+            self._task.cancel()
+            return
+        lingering = self._loop.create_task(self._linger(self._readers))
         _lingering.add(lingering)
         lingering.add_done_callback(_lingering.discard)
 
@@ -126,10 +126,8 @@ class Pump:
             await self.close()
 
     async def close(self) -> None:
-        # Again until it has ended: a library on the way may forget a cancellation that comes as it is done.
-        while not self._task.done():
-            self._task.cancel()
-            await asyncio.wait({self._task}, timeout=1.0)
+        self._task.cancel()
+        await asyncio.wait({self._task})
 
     def abandon(self) -> None:
         """From any thread, for a response whose body was never begun, or never closed: Django closes the response alone

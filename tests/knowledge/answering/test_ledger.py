@@ -40,14 +40,16 @@ def consumed(stub: StubProvider) -> None:
     assert not stub._scripts, "a reply was not asked for: the next question would get it"
 
 
-def leave(client: httpx.Client, member: Any, *, after: str) -> str:
-    """Goes away in the middle of a stream."""
+def leave(client: httpx.Client, member: Any, *, after: str, stub: StubProvider) -> str:
+    """Goes away in the middle of a stream, when the model has been asked."""
+    asked = len(stub.requests)
     body = {"question": HOLD_TIMER, "cache": False}
     with client.stream("POST", "/api/v1/query/stream", json=body, headers=bearer(member)) as response:
         request_id: str = response.headers["x-request-id"]
         for line in response.iter_lines():
             if json.loads(line)["type"] == after:
                 break
+        eventually(lambda: len(stub.requests) > asked, 5, "the model was not asked")
     return request_id
 
 
@@ -117,12 +119,12 @@ def test_every_way_of_a_call_is_in_the_ledger_to_the_token(
         assert cached["cache"] == "exact"
         consumed(three)
         three.script(Reply(blocks=LONG, delta_seconds=0.05))  # its reader leaves
-        left = leave(client, nina, after="citation")
+        left = leave(client, nina, after="citation", stub=three)
         assert three.wait_for_disconnect(15), [request.target for request in three.requests]
         eventually(lambda: stored(nina, left), 5, "the answer was not stored")
         consumed(three)
         three.script(Reply(blocks=LONG, wait_seconds=5))  # … before the model has said anything
-        early = leave(client, nina, after="sources")
+        early = leave(client, nina, after="sources", stub=three)
         assert three.wait_for_disconnect(8)
         eventually(lambda: stored(nina, early), 5, "the answer was not stored")
 
