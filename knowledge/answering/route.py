@@ -3,12 +3,11 @@
 from dataclasses import replace
 
 from knowledge.answering.journey import Journey
-from knowledge.answering.spending import complete_usage, reserve_call
+from knowledge.answering.small_calls import ask_small_model
 from knowledge.config import AnswerConfig
 from knowledge.llm.base import ProviderError
 from knowledge.llm.gateway import Gateway
 from knowledge.llm.routing import CLASSIFY, CLASSIFY_TOKENS, classify_by_rules, read_classification
-from ragsite.core.hops import run_db
 from ragsite.core.problems import Problem
 
 
@@ -21,24 +20,15 @@ async def route_question(journey: Journey, *, config: AnswerConfig, gateway: Gat
         return config
     complexity = classify_by_rules(journey.standalone)
     if config.routing == "model":
-        text = journey.standalone
-        models = [replace(model, max_tokens=CLASSIFY_TOKENS) for model in config.small_models]
-        chars = len(CLASSIFY) + len(text)
         try:
-            journey.reserved = await run_db(
-                reserve_call,
-                membership=journey.principal.membership,
-                request_id=journey.question.request_id,
-                chars=chars,
-                models=models,
-            )
-            reply, _ = await gateway.complete(
+            reply, _ = await ask_small_model(
+                journey,
+                kind="classify",
                 system=CLASSIFY,
-                text=text,
-                models=models,
-                on_attempt=lambda attempt: journey.attempts.append(
-                    (complete_usage(attempt, chars=chars), "classify")
-                ),
+                text=journey.standalone,
+                max_tokens=CLASSIFY_TOKENS,
+                config=config,
+                gateway=gateway,
             )
             complexity = read_classification(reply) or complexity
         except (ProviderError, Problem):

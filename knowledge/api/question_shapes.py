@@ -13,7 +13,7 @@ from tenants.rates import Grant
 MOST_CACHE_SECONDS = 30 * 86400
 
 
-class QuestionForm(serializers.Serializer[Any]):
+class SearchForm(serializers.Serializer[Any]):
     question = serializers.CharField(min_length=3, max_length=1000)
     k = serializers.IntegerField(min_value=1, max_value=20, required=False)
     collections = serializers.ListField(
@@ -22,6 +22,9 @@ class QuestionForm(serializers.Serializer[Any]):
     tags = serializers.ListField(
         child=serializers.CharField(max_length=60, validators=[validate_tag]), required=False, max_length=50
     )
+
+
+class QuestionForm(SearchForm):
     conversation = serializers.UUIDField(required=False, allow_null=True)
     cache = serializers.BooleanField(required=False, default=True)
 
@@ -95,17 +98,6 @@ class WarmForm(serializers.Serializer[Any]):
 class WarmShape(serializers.Serializer[Any]):
     status = serializers.ChoiceField(choices=["started"])
     questions = serializers.IntegerField(help_text="So many will be answered that are not cached.")
-
-
-class SearchForm(serializers.Serializer[Any]):
-    question = serializers.CharField(min_length=3, max_length=1000)
-    k = serializers.IntegerField(min_value=1, max_value=20, required=False)
-    collections = serializers.ListField(
-        child=serializers.CharField(max_length=60), required=False, max_length=50, help_text="Slugs or ids."
-    )
-    tags = serializers.ListField(
-        child=serializers.CharField(max_length=60, validators=[validate_tag]), required=False, max_length=50
-    )
 
 
 class SourceShape(serializers.Serializer[Any]):

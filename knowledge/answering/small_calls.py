@@ -1,0 +1,46 @@
+"""A short call of a small model on the way to an answer: reserved, made, and recorded as an attempt of the journey."""
+
+from dataclasses import replace
+
+from knowledge.answering.journey import Journey
+from knowledge.answering.spending import complete_usage, reserve_call
+from knowledge.config import AnswerConfig
+from knowledge.llm.base import Finished
+from knowledge.llm.gateway import Gateway
+from ragsite.core.hops import run_db
+
+
+async def ask_small_model(
+    journey: Journey,
+    *,
+    kind: str,
+    system: str,
+    text: str,
+    max_tokens: int,
+    config: AnswerConfig,
+    gateway: Gateway,
+) -> tuple[str, Finished]:
+    """What it says, and how the call ended.
+
+    Args:
+        kind: of the call, as the ledger has it.
+
+    Raises:
+        Problem: there is no money for it.
+        ProviderError: every small model has failed.
+    """
+    models = [replace(model, max_tokens=max_tokens) for model in config.small_models]
+    chars = len(system) + len(text)
+    journey.reserved = await run_db(
+        reserve_call,
+        membership=journey.principal.membership,
+        request_id=journey.question.request_id,
+        chars=chars,
+        models=models,
+    )
+    return await gateway.complete(
+        system=system,
+        text=text,
+        models=models,
+        on_attempt=lambda attempt: journey.attempts.append((complete_usage(attempt, chars=chars), kind)),
+    )
