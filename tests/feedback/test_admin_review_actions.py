@@ -139,7 +139,9 @@ def test_counting_how_often_a_question_was_asked_uses_its_index_and_ends(acme: A
     assert "LIMIT 1000" in counted
     # Many others and their figures, so that the planner does not take the tenant's index as well as the question's.
     many = range(2000)
-    Answer.objects.bulk_create(Answer(question=f"Question {n}", standalone_question=f"Question {n}") for n in many)
+    Answer.objects.bulk_create(
+        Answer(question=f"Question {n}", standalone_question=f"Question {n}") for n in many
+    )
     with connections["owner"].cursor() as cursor:
         cursor.execute("ANALYZE knowledge_answer")
     with atomic(), connections["default"].cursor() as cursor:
