@@ -59,27 +59,28 @@ def answer_key(
 
 
 # KEYS: the answer, the tenant's counts. ARGV: the corpus version, the stamp of the copy in this process. Returns nothing
-# for a miss, else the answer's stamp, and the answer unless the copy is of the same stamp.
+# for a miss, else the answer's stamp, and its version and itself unless the copy is of the same stamp. One that was made
+# at another version is counted when it is known whether it may be shown.
 _READ = """
 local found = redis.call('HMGET', KEYS[1], 'version', 'stamp')
-if found[1] ~= ARGV[1] then
+if not found[1] then
   redis.call('HINCRBY', KEYS[2], 'exact:misses', 1)
   return {}
 end
-redis.call('HINCRBY', KEYS[2], 'exact:hits', 1)
+if found[1] == ARGV[1] then redis.call('HINCRBY', KEYS[2], 'exact:hits', 1) end
 if found[2] == ARGV[2] then
   redis.call('HINCRBY', KEYS[2], 'process:hits', 1)
   return {found[2]}
 end
 redis.call('HINCRBY', KEYS[2], 'process:misses', 1)
-return {found[2], redis.call('HGET', KEYS[1], 'body')}
+return {found[2], found[1], redis.call('HGET', KEYS[1], 'body')}
 """
 
 
 @dataclass(frozen=True)
 class CachedAnswer:
     """An answer as it was given, the corpus version at which its passages were looked up, and from when on (seconds since
-    1970) it is to be made again."""
+    1970) it is to be made again: it is shown as stale then."""
 
     corpus_version: int
     payload: dict[str, Any]
@@ -91,7 +92,7 @@ class CachedAnswer:
 
 
 async def read_answer(*, key: str, tenant_id: UUID, corpus_version: int) -> CachedAnswer | None:
-    """The cached answer, if nothing in the corpus has changed since. Without Redis it is a miss."""
+    """What is cached, be it of another corpus version (``recall.py`` decides). Without Redis it is a miss."""
     found: CachedAnswer | None = None
     stamp, copy = copies.get(key) or (b"", None)
     try:
@@ -100,17 +101,30 @@ async def read_answer(*, key: str, tenant_id: UUID, corpus_version: int) -> Cach
         if len(told) == 1:
             found = copy
         elif told:
-            value = json.loads(told[1])
+            stamp, version, body = told
+            value = json.loads(body)
             found = CachedAnswer(
-                corpus_version=corpus_version, payload=value["payload"], old_at=value["old_at"]
+                corpus_version=int(version), payload=value["payload"], old_at=value["old_at"]
             )
-            copies.put(key, stamp=told[0], value=found, size=len(told[1]))
+            copies.put(key, stamp=stamp, value=found, size=len(body))
         if told:
             (CACHE_HITS if len(told) == 1 else CACHE_MISSES).labels("process").inc()
     except (RedisError, OSError, TimeoutError) as error:
         logger.warning("answer cache not read", error=type(error).__name__)
-    (CACHE_HITS if found else CACHE_MISSES).labels("exact").inc()
+    if found is None or found.corpus_version == corpus_version:
+        (CACHE_HITS if found else CACHE_MISSES).labels("exact").inc()
     return found
+
+
+async def count_moved_answer(*, tenant_id: UUID, shown: bool) -> None:
+    """An answer of another corpus version was shown all the same, or was not."""
+    (CACHE_HITS if shown else CACHE_MISSES).labels("exact").inc()
+    try:
+        counts = f"{tenant_prefix(tenant_id)}stats"
+        counting: Any = redis_client().hincrby(counts, "exact:hits" if shown else "exact:misses", 1)
+        await counting
+    except (RedisError, OSError, TimeoutError) as error:
+        logger.warning("cache not counted", error=type(error).__name__)
 
 
 async def write_answer(*, key: str, answer: CachedAnswer, seconds: int) -> None:

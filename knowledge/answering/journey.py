@@ -22,6 +22,7 @@ class Question:
     """What was asked, as it was validated at the edge; ``collections`` are slugs or ids.
 
     ``turns`` are what a client that keeps its conversations itself says came before; those of a ``conversation`` are ours.
+    ``takes_stale``: a cached answer will do that is to be made again.
     """
 
     request_id: UUID
@@ -33,6 +34,7 @@ class Question:
     conversation: UUID | None = None
     turns: tuple[Turn, ...] = ()
     use_cache: bool = True
+    takes_stale: bool = True
     grant: Grant = NO_GRANT
 
 

@@ -65,7 +65,7 @@ async def make_answer(
 
     Args:
         payer: the member whose the cost is, beside the tenant's.
-        only_missing: an answer that is cached is left as it is.
+        only_missing: an answer that is cached, and not stale, is left as it is.
     """
     alone = replace(
         question,
@@ -74,6 +74,7 @@ async def make_answer(
         conversation=None,
         turns=(),
         use_cache=only_missing,
+        takes_stale=False,
         grant=NO_GRANT,
     )
     journey = Journey(question=alone, principal=principal)

@@ -4,13 +4,14 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from knowledge.access import access_collections, access_conversation
-from knowledge.answering.cache import CachedAnswer, answer_key, read_answer, write_answer
+from knowledge.answering.cache import CachedAnswer, answer_key, write_answer
 from knowledge.answering.events import Event
 from knowledge.answering.follow_up import rewrite_follow_up
 from knowledge.answering.generate import DOES_NOT_SAY, NEAREST, generate_answer, prompt_of
 from knowledge.answering.journey import Journey, Prepared, Question, source_object
 from knowledge.answering.lifetime import seconds_to_keep
 from knowledge.answering.passages import find_passages
+from knowledge.answering.recall import recall_answer
 from knowledge.answering.record import conversation_turns
 from knowledge.answering.route import route_question
 from knowledge.answering.spending import prefers_cheaper, reserve_call, take_cheaper, take_priced
@@ -53,10 +54,10 @@ async def travel(journey: Journey, *, config: AnswerConfig, gateway: Gateway) ->
     )
     if question.use_cache:
         with watch.stage("cache"):
-            cached = await read_answer(
-                key=key, tenant_id=principal.membership.tenant_id, corpus_version=prepared.corpus_version
+            cached = await recall_answer(
+                key=key, membership=principal.membership, corpus_version=prepared.corpus_version
             )
-        if cached is not None:
+        if cached is not None and (question.takes_stale or not cached.is_stale):
             journey.renewing = key if cached.is_stale else ""
             for event in _replay(journey, cached):
                 yield event
