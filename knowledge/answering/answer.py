@@ -57,7 +57,12 @@ async def answer_question(
         if journey.renewing:
             alone = replace(question, text=journey.standalone)
             renewal = renew_answer(
-                key=journey.renewing, question=alone, principal=principal, config=config, gateway=gateway
+                key=journey.renewing,
+                question=alone,
+                principal=principal,
+                config=config,
+                gateway=gateway,
+                has_moved=journey.has_moved,
             )
             in_background(renewal)
         yield event

@@ -17,7 +17,7 @@ import structlog
 from redis.exceptions import RedisError
 
 from knowledge.answering.copies import copies
-from knowledge.answering.layers import tenant_prefix
+from knowledge.answering.layers import acl_signature, tenant_prefix
 from knowledge.answering.lifetime import FRESH_PART
 from knowledge.answering.prompt import PROMPT_VERSION
 from knowledge.config import AnswerConfig
@@ -33,13 +33,6 @@ def normalise_question(question: str) -> str:
     """Equal for questions that differ in case, spacing, Unicode form or closing punctuation alone."""
     folded = unicodedata.normalize("NFKC", question).casefold()
     return " ".join(folded.split()).rstrip(" ?!.")
-
-
-def acl_signature(membership: Membership) -> str:
-    """What the member may read, and the epoch of the tenant's authorisation; equal signatures see equal documents."""
-    tags = membership.role.readable_tags
-    text = json.dumps(["*" if tags is None else list(tags), membership.tenant.auth_epoch])
-    return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
 def answer_key(

@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from contextlib import aclosing
 from typing import Any
+from uuid import UUID
 
 from knowledge.access import access_collections
 from knowledge.answering.answer import answer_question
 from knowledge.answering.journey import Question, source_object
 from knowledge.answering.passages import find_passages
 from knowledge.config import AnswerConfig
+from knowledge.embedding.spaces import corpus_state
 from knowledge.llm.gateway import Gateway
 from knowledge.retrieval.base import Filters
 from ragsite.core.hops import run_db
@@ -69,14 +71,21 @@ async def collect_sources(
         Problem: 404 for a collection that is not the asker's tenant's; 503 without embeddings.
     """
     watch = Stopwatch()
-    rows = await run_db(access_collections, principal.membership, collections)
+
+    def prepare() -> tuple[tuple[UUID, ...], int, str]:
+        rows = access_collections(principal.membership, collections)
+        return tuple(row.pk for row in rows), *corpus_state()
+
+    collection_ids, version, model = await run_db(prepare)
     passages = await find_passages(
         principal=principal,
         text=text,
         k=k or config.k,
-        filters=Filters(collection_ids=tuple(row.pk for row in rows), tags=tuple(tags)),
+        filters=Filters(collection_ids=collection_ids, tags=tuple(tags)),
         config=config,
         watch=watch,
+        model=model,
+        corpus_version=version,
     )
     watch.timings["total"] = watch.elapsed_ms
     REQUESTS.labels(endpoint, "success" if passages else "unanswered").inc()

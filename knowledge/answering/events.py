@@ -11,8 +11,7 @@ import structlog
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from knowledge.answering.cache import acl_signature
-from knowledge.answering.layers import tenant_prefix
+from knowledge.answering.layers import acl_signature, tenant_prefix
 from ragsite.core.redis import redis_client
 from tenants.models import Membership
 from tenants.rest import dump_json

@@ -10,10 +10,11 @@ from knowledge.answering.compress import compress_passages
 from knowledge.answering.events import Event
 from knowledge.answering.journey import Journey
 from knowledge.answering.prompt import build_prompt
+from knowledge.answering.responses import Response
 from knowledge.answering.spending import complete_usage, reserve_again
 from knowledge.config import AnswerConfig
 from knowledge.llm.base import Finished, Passage, Prompt, ProviderError, Turn
-from knowledge.llm.gateway import Attempt, Gateway, Restarted, count_chars
+from knowledge.llm.gateway import Attempt, Gateway, GatewayEvent, Restarted, count_chars
 from ragsite.core.hops import run_db
 from ragsite.core.problems import Problem
 
@@ -32,8 +33,21 @@ def prompt_of(journey: Journey, *, turns: tuple[Turn, ...], config: AnswerConfig
 
 
 async def generate_answer(
-    journey: Journey, *, config: AnswerConfig, gateway: Gateway, prompt: Prompt
+    journey: Journey,
+    *,
+    config: AnswerConfig,
+    gateway: Gateway,
+    prompt: Prompt,
+    response: Response | None = None,
 ) -> AsyncGenerator[Event, None]:
+    """Streams the answer into the journey.
+
+    Args:
+        response: what the model has said to this prompt before; it is not asked again.
+
+    Raises:
+        Problem: 503, no provider could answer.
+    """
     assembler = AnswerAssembler(prompt.shown, sent=prompt.passages, question=prompt.question)
     chars = count_chars(prompt)
 
@@ -54,13 +68,17 @@ async def generate_answer(
 
     begun = time.perf_counter()
     first_byte = True
-    stream = gateway.stream(
-        prompt,
-        config.models,
-        on_cancelled=lambda attempt: journey.attempts.append(
-            (complete_usage(attempt, chars=chars), "answer")
-        ),
-    )
+    stream: AsyncGenerator[GatewayEvent, None]
+    if response is not None:
+        stream = response.stream()
+    else:
+        stream = gateway.stream(
+            prompt,
+            config.models,
+            on_cancelled=lambda attempt: journey.attempts.append(
+                (complete_usage(attempt, chars=chars), "answer")
+            ),
+        )
     try:
         async with aclosing(stream) as events:
             async for event in events:
@@ -79,10 +97,12 @@ async def generate_answer(
                 elif isinstance(event, Restarted):
                     assembler.restart()
                     journey.text, journey.citations, journey.marks = "", [], []
+                    journey.said.clear()
                     yield {"type": "restart", "data": {"reason": event.reason}}
                 elif isinstance(event, Finished):
                     journey.finished = event
                 else:
+                    journey.said.append(event)
                     for out in take(assembler.feed(event)):
                         yield out
     except ProviderError as error:

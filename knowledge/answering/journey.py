@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from knowledge.answering.prompt import PROMPT_VERSION
+from knowledge.answering.responses import Said
 from knowledge.llm.base import Finished, Turn, Usage
 from knowledge.llm.gateway import Attempt
 from knowledge.llm.prices import FREE_PROVIDERS
@@ -22,7 +23,8 @@ class Question:
     """What was asked, as it was validated at the edge; ``collections`` are slugs or ids.
 
     ``turns`` are what a client that keeps its conversations itself says came before; those of a ``conversation`` are ours.
-    ``takes_stale``: a cached answer will do that is to be made again.
+    ``takes_stale``: a cached answer will do that is to be made again. ``is_renewal``: it is made again because the corpus
+    has moved on; what the model has said to the very same prompt holds.
     """
 
     request_id: UUID
@@ -35,6 +37,7 @@ class Question:
     turns: tuple[Turn, ...] = ()
     use_cache: bool = True
     takes_stale: bool = True
+    is_renewal: bool = False
     grant: Grant = NO_GRANT
 
 
@@ -44,6 +47,7 @@ class Prepared:
 
     filters: Filters
     corpus_version: int
+    embedding_model: str
     turns: tuple[Turn, ...]
     noticed: bool
     standings: tuple[Standing, ...] = ()
@@ -65,12 +69,14 @@ class Journey:
     marks: list[dict[str, Any]] = field(default_factory=list)
     attempts: list[tuple[Attempt, str]] = field(default_factory=list)
     finished: Finished | None = None
+    said: list[Said] = field(default_factory=list)
     answered: bool = False
     confidence: float = 0.0
     grounded: bool = False
     cache: str = "miss"
     cached: dict[str, Any] | None = None
     renewing: str = ""  # the key of a cached answer that is shown although it is to be made again
+    has_moved: bool = False  # … because the corpus has moved on
     warnings: tuple[str, ...] = ()
     reserved: bool = False
 

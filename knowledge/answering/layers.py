@@ -1,5 +1,7 @@
 """What the caches of a tenant hold, and how often they were of use."""
 
+import hashlib
+import json
 from typing import Any
 from uuid import UUID
 
@@ -7,14 +9,22 @@ from django.core.cache import cache as django_cache
 
 from knowledge.answering.copies import copies
 from ragsite.core.redis import redis_connection
+from tenants.models import Membership
 
 # Of each the keys begin with the tenant's prefix and the layer's name.
-LAYERS = ("exact",)
+LAYERS = ("exact", "passages", "embedding", "response")
 
 
 def tenant_prefix(tenant_id: UUID) -> str:
     """What every cached thing of a tenant begins with."""
     return f"{django_cache.key_prefix}:{tenant_id}:"
+
+
+def acl_signature(membership: Membership) -> str:
+    """What the member may read, and the epoch of the tenant's authorisation; equal signatures see equal documents."""
+    tags = membership.role.readable_tags
+    text = json.dumps(["*" if tags is None else list(tags), membership.tenant.auth_epoch])
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
 def cache_stats(*, tenant_id: UUID) -> dict[str, Any]:

@@ -29,12 +29,21 @@ ENDPOINT = "renewal"
 
 
 async def renew_answer(
-    *, key: str, question: Question, principal: Principal, config: AnswerConfig, gateway: Gateway
+    *,
+    key: str,
+    question: Question,
+    principal: Principal,
+    config: AnswerConfig,
+    gateway: Gateway,
+    has_moved: bool,
 ) -> bool:
     """Makes the cached answer of ``key`` again, as its asker; whether it was this process that did.
 
     One process does, the others leave it to that one. It is in nobody's history; its calls are in the ledger, and keep to
     the asker's budget.
+
+    Args:
+        has_moved: it is old because the corpus has moved on, not by its age: what was said to the same prompt holds.
     """
     claim = key.replace(":exact:", ":renewing:", 1)
     try:
@@ -44,7 +53,8 @@ async def renew_answer(
         return False  # there is no cache to fill
     with enter(principal.scope()):
         user = principal.membership.user
-        await make_answer(question=question, principal=principal, config=config, gateway=gateway, payer=user)
+        again = replace(question, is_renewal=has_moved)
+        await make_answer(question=again, principal=principal, config=config, gateway=gateway, payer=user)
     try:
         await redis_client().delete(claim)
     except (RedisError, OSError, TimeoutError) as error:

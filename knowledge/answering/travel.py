@@ -13,14 +13,16 @@ from knowledge.answering.lifetime import seconds_to_keep
 from knowledge.answering.passages import find_passages
 from knowledge.answering.recall import recall_answer
 from knowledge.answering.record import conversation_turns
+from knowledge.answering.responses import Response, read_response, response_key, write_response
 from knowledge.answering.route import route_question
 from knowledge.answering.spending import prefers_cheaper, reserve_call, take_cheaper, take_priced
 from knowledge.config import AnswerConfig
+from knowledge.embedding.spaces import corpus_state
 from knowledge.llm.base import Turn
 from knowledge.llm.extractive import NOTICE
 from knowledge.llm.gateway import Gateway, count_chars
 from knowledge.model_settings import apply_model_settings, read_model_settings
-from knowledge.models import Answer, Corpus
+from knowledge.models import Answer
 from knowledge.retrieval.base import Filters
 from knowledge.retrieval.evidence import judge_evidence
 from ragsite.core.hops import run_db
@@ -59,6 +61,7 @@ async def travel(journey: Journey, *, config: AnswerConfig, gateway: Gateway) ->
             )
         if cached is not None and (question.takes_stale or not cached.is_stale):
             journey.renewing = key if cached.is_stale else ""
+            journey.has_moved = cached.corpus_version != prepared.corpus_version
             for event in _replay(journey, cached):
                 yield event
             for event in _say_no_model(journey, prepared=prepared, config=config):
@@ -72,6 +75,9 @@ async def travel(journey: Journey, *, config: AnswerConfig, gateway: Gateway) ->
         filters=prepared.filters,
         config=config,
         watch=watch,
+        model=prepared.embedding_model,
+        corpus_version=prepared.corpus_version,
+        use_cache=question.use_cache,
     )
     journey.passages = tuple(passages)
     journey.sources = [source_object(passage) for passage in passages]
@@ -80,7 +86,15 @@ async def travel(journey: Journey, *, config: AnswerConfig, gateway: Gateway) ->
     if not is_weak:
         config = await route_question(journey, config=config, gateway=gateway)
     prompt = prompt_of(journey, turns=prepared.turns, config=config)
-    if config.has_model and not is_weak:
+    # The model has read the conversation: its words may be in the answer, and are not for others who ask the same.
+    is_private = bool(prepared.turns) and config.has_model
+    response = response_to = None
+    if config.has_model and not is_weak and not is_private:
+        response_to = response_key(membership=principal.membership, prompt=prompt, models=config.models)
+        if question.use_cache or question.is_renewal:
+            with watch.stage("cache"):
+                response = await read_response(key=response_to, membership=principal.membership)
+    if config.has_model and not is_weak and response is None:
         # Before the first event, so that a budget that is used up is said with a status.
         journey.reserved = await run_db(
             reserve_call,
@@ -101,12 +115,11 @@ async def travel(journey: Journey, *, config: AnswerConfig, gateway: Gateway) ->
             config=config,
             gateway=gateway,
             prompt=prompt,
+            response=response,
         )
         async with aclosing(generation) as events:
             async for event in events:
                 yield event
-    # The model has read the conversation: its words may be in the answer, and are not for others who ask the same.
-    is_private = bool(prepared.turns) and config.has_model
     if _may_be_cached(journey) and not is_private:
         payload = {
             "text": journey.text,
@@ -119,11 +132,12 @@ async def travel(journey: Journey, *, config: AnswerConfig, gateway: Gateway) ->
             "provider": journey.finished.provider if journey.finished else "",
             "model": journey.finished.model if journey.finished else "",
         }
-        await write_answer(
-            key=key,
-            answer=CachedAnswer(corpus_version=prepared.corpus_version, payload=payload),
-            seconds=await run_db(seconds_to_keep, journey, config=config),
-        )
+        seconds = await run_db(seconds_to_keep, journey, config=config)
+        answer = CachedAnswer(corpus_version=prepared.corpus_version, payload=payload)
+        await write_answer(key=key, answer=answer, seconds=seconds)
+        if journey.finished and response_to and response is None:
+            made = Response(tuple(journey.said), journey.finished.provider, journey.finished.model)
+            await write_response(key=response_to, response=made, seconds=seconds)
     for event in _say_no_model(journey, prepared=prepared, config=config):
         yield event
 
@@ -139,9 +153,11 @@ def _prepare(*, question: Question, principal: Principal, config: AnswerConfig) 
             membership=membership, conversation_id=question.conversation, limit=config.history_turns
         )
     collections = access_collections(membership, question.collections)
+    version, model = corpus_state()
     return Prepared(
         filters=Filters(collection_ids=tuple(c.pk for c in collections), tags=question.tags),
-        corpus_version=Corpus.current_version(),
+        corpus_version=version,
+        embedding_model=model,
         turns=tuple(Turn(question=asked, answer=given) for asked, given in turns),
         noticed=noticed,
         standings=tuple(read_standings(membership)),

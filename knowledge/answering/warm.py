@@ -13,8 +13,9 @@ from django.db.models import F
 from django.utils import timezone
 from redis.exceptions import RedisError
 
-from knowledge.answering.cache import acl_signature, normalise_question
+from knowledge.answering.cache import normalise_question
 from knowledge.answering.journey import Question
+from knowledge.answering.layers import acl_signature
 from knowledge.answering.renew import ENDPOINT, make_answer
 from knowledge.answering.services import gateway
 from knowledge.config import answer_config

@@ -1,7 +1,7 @@
 """Embedding for questions: those that come while the model is busy go together, and the latest are remembered.
 
 A vector depends on its text and model alone, so that whose question it was makes no difference, and nothing of one
-tenant reaches another. It never leaves the process.
+tenant reaches another. What the process remembers never leaves it.
 """
 
 import asyncio
@@ -126,6 +126,16 @@ class _Memory:
 
 
 memory = _Memory()
+
+
+def remembered_question(text: str, *, model: str) -> Vectors | None:
+    """The vector of a question that this process has seen lately."""
+    return memory.get(model, text)
+
+
+def remember_question(text: str, *, model: str, vector: Vectors) -> Vectors:
+    """Keeps a vector that was made elsewhere; returns it as it is kept, read-only."""
+    return memory.put(model, text, vector)
 
 
 async def embed_question(text: str, *, embedder: Embedder) -> Vectors:

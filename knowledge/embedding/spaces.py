@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Any
 
 import structlog
-from django.db.models import Count, Exists, OuterRef
+from django.db.models import Count, Exists, OuterRef, Subquery
 from django.utils import timezone
 
 from knowledge.embedding.base import Embedder, EmbeddingError, Vectors
@@ -53,6 +53,13 @@ def active_model() -> str:
         .first()
     )
     return found or ""
+
+
+def corpus_state() -> tuple[int, str]:
+    """The corpus version in force (0 before anything was indexed), and the name of the model that is searched with."""
+    active = EmbeddingSpace.objects.filter(state=EmbeddingSpace.State.ACTIVE).values("model")[:1]
+    found = Corpus.objects.values_list("version", Subquery(active)).first()
+    return (found[0], found[1] or "") if found else (0, "")
 
 
 def tenant_embedder() -> Embedder:

@@ -105,7 +105,7 @@ def test_an_old_answer_is_shown_as_stale_while_one_process_makes_it_again(
 def test_an_answer_outlives_changes_of_other_documents_as_a_stale_one(
     shared: Any, shared_site: str, model: StubProvider
 ) -> None:
-    model.script(GOOD, LATER)
+    model.script(GOOD)
     with httpx.Client(base_url=shared_site, headers=bearer(shared.nina), timeout=20) as client:
 
         def query(question: str = HOLD_TIMER) -> dict[str, Any]:
@@ -125,11 +125,11 @@ def test_an_answer_outlives_changes_of_other_documents_as_a_stale_one(
         renewed = eventually(
             lambda: next((a for a in [query()] if not a["stale"]), None), 5, "it was not made again"
         )
-        assert renewed["cache"] == "exact" and renewed["answer"].startswith("The hold timer on edge")
+        assert renewed["cache"] == "exact" and renewed["answer"] == moved["answer"]
         # What was missing may have come: that they do not say is looked up again.
         again = query(unanswered)
         assert (again["cache"], again["stale"]) == ("miss", False)
-    assert len(model.requests) == 2
+    assert len(model.requests) == 1, "the same passages again, so the model need not be asked"
 
 
 def test_a_stale_answer_shows_nothing_that_was_changed_deleted_or_closed_to_its_reader(shared: Any) -> None:
