@@ -190,11 +190,12 @@ def conversation_page(request: HttpRequest, principal: Principal, id: UUID) -> H
 @require_GET
 @member_page
 def answer_fragment(request: HttpRequest, principal: Principal, id: UUID) -> HttpResponse:
-    """One answer, as it takes the place of what was streamed."""
+    """One answer, as it takes the place of what was streamed; with ``stale`` the reader is told that it is."""
     principal.require(ASK)
     answer = access_answer(principal.membership, id)
     shown = show_answers([answer], principal.membership)[0]
-    return render(request, "knowledge/_answer.html", {"answer": shown, "own": shown.own})
+    context = {"answer": shown, "own": shown.own, "stale": "stale" in request.GET}
+    return render(request, "knowledge/_answer.html", context)
 
 
 @require_GET

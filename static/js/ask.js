@@ -85,7 +85,8 @@ async function finish(live, done) {
   box.placeholder = box.dataset.followUp;
   status.textContent = status.dataset.complete;
   live.end(done.answered ? "answered" : "unanswered", "");
-  const response = await fetch(form.dataset.answerPath.replace(NOBODY, done.request_id), { credentials: "same-origin" });
+  const path = form.dataset.answerPath.replace(NOBODY, done.request_id) + (done.stale ? "?stale" : "");
+  const response = await fetch(path, { credentials: "same-origin" });
   if (response.ok && !response.redirected) live.replace(await response.text());
 }
 

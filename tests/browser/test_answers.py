@@ -3,11 +3,13 @@
 import re
 from typing import Any
 
+import httpx
 import pytest
 from playwright.sync_api import expect
 
 from tests.browser.chromium import DESKTOP, PHONE
 from tests.browser.test_every_page import barriers
+from tests.cast import PASSWORD
 from tests.knowledge.rows import add_answer
 from tests.stub_provider import Block, Reply, StubProvider
 
@@ -85,6 +87,26 @@ def test_asking_again_and_in_other_words(visit: Any, size: tuple[int, int]) -> N
     assert nina.page.url == conversation
     nina.page.reload()
     expect(nina.page.locator("article[data-answer]")).to_have_count(4)
+
+
+def test_an_answer_that_is_being_renewed_says_so(cast: Any, visit: Any, size: tuple[int, int]) -> None:
+    nina = visit(size=size)
+    nina.sign_in("nina")
+    nina.ask(HOLD_TIMER)
+    nina.wait_for_answer()
+    with httpx.Client(base_url=f"{nina.site}/api/v1/") as ada:  # somebody changes another document
+        sign_in = {"username": "ada", "password": PASSWORD, "tenant": "acme"}
+        token = ada.post("token", json=sign_in).json()["access"]
+        path = f"documents/{cast.documents['acme']['vpn-faq.md'].pk}"
+        changed = ada.patch(path, json={"title": "VPN"}, headers={"Authorization": f"Bearer {token}"})
+        assert changed.status_code == 200, changed.text
+    nina.page.goto(f"{nina.site}/")
+    nina.ask(HOLD_TIMER)
+    answer = nina.wait_for_answer()
+    expect(answer).to_contain_text("cached, being renewed")
+    expect(answer.get_by_text("This answer is being made again")).to_be_visible()
+    assert not nina.scrolls_sideways()
+    nina.shoot(name("answer-stale", size))
 
 
 def test_feedback_is_given_in_place_and_is_there_later(visit: Any, size: tuple[int, int]) -> None:

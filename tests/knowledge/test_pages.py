@@ -233,6 +233,8 @@ def test_the_fragment_is_one_answer_without_the_frame(cast: Any) -> None:
     answer = asked(client).split("/")[2]
     fragment = html_of(client.get(f"/answers/{answer}/"))
     assert fragment.lstrip().startswith("<article") and "<html" not in fragment
+    assert "being renewed" not in fragment
+    assert "being renewed" in html_of(client.get(f"/answers/{answer}/?stale"))
 
 
 def test_a_hostile_document_is_shown_as_text(cast: Any) -> None:
