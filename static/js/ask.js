@@ -85,6 +85,7 @@ async function finish(live, done) {
   box.placeholder = box.dataset.followUp;
   status.textContent = status.dataset.complete;
   live.end(done.answered ? "answered" : "unanswered", "");
+  say((done.warnings || []).join(" ")); // a budget is near its end
   const path = form.dataset.answerPath.replace(NOBODY, done.request_id) + (done.stale ? "?stale" : "");
   const response = await fetch(path, { credentials: "same-origin" });
   if (response.ok && !response.redirected) live.replace(await response.text());

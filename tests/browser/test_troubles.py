@@ -5,6 +5,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect
 
+from tenants.models import Budget
+from tenants.scope import scope
 from tests.browser.chromium import DESKTOP, PHONE
 from tests.stub_provider import Block, Reply, StubProvider
 
@@ -46,6 +48,25 @@ def test_a_server_that_cannot_be_reached_keeps_the_question(visit: Any) -> None:
     nina.page.get_by_role("button", name="Ask", exact=True).click()
     nina.wait_for_answer()
     expect(nina.page.locator("[data-problem]")).to_be_hidden()
+
+
+@pytest.fixture
+def tight_budget(cast: Any) -> None:
+    with scope(tenant_id=cast.acme.pk, tags=None):
+        Budget.objects.create(subject="tenant", period="month", soft_usd="0.000001")
+
+
+def test_a_budget_that_is_over_its_soft_limit_is_said_beside_the_answer(
+    tight_budget: None, model: StubProvider, visit: Any
+) -> None:
+    model.script(*[Reply(blocks=LONG)] * 2)
+    nina = visit().sign_in("nina")
+    nina.ask(HOLD_TIMER)
+    nina.wait_for_answer()
+    expect(nina.page.locator("[data-problem]")).to_be_hidden()
+    nina.ask("What does the policy say about the hold timer of transit sessions?")
+    expect(nina.wait_for_answer(2)).to_contain_text("30 seconds")
+    expect(nina.page.locator("[data-problem]")).to_contain_text("over its soft limit")
 
 
 # Cuts the page's streams after their first lines, as a lost connection would: ``cuts`` of them, then no more.
