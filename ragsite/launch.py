@@ -28,6 +28,8 @@ _WITHOUT_SERVERS = {
     "test",
     "version",
 }
+# Benchmarks that start servers of their own, or need none.
+_BENCHES_APART = {"load", "streams", "day", "acceptance", "capacity"}
 _PREPARES_DATABASE = {"up", "migrate"}
 # Works in a tenant of its own, in an empty data folder as well as in any other: there it makes the tables first.
 _MIGRATES_EMPTY = {"evaluate"}
@@ -78,6 +80,8 @@ def needs_servers(arguments: Sequence[str]) -> bool:
         return False
     if arguments[1] == "check":
         return any(word.startswith("--database") for word in arguments[2:])
+    if arguments[1] == "bench" and set(arguments[2:3]) & _BENCHES_APART:
+        return False
     return arguments[1] not in _WITHOUT_SERVERS
 
 

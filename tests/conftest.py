@@ -30,6 +30,7 @@ LONGEST = (
     "security/test_routes.py",
     "tenants/test_admin.py",
     "knowledge/ingestion/test_worker_real.py",
+    "ragsite/test_bench_load.py",
     "ragsite/test_stack.py",
     "ragsite/test_embedded.py",
     "tenants/test_admin_lists.py",

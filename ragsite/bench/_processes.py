@@ -28,9 +28,12 @@ class Program:
 
     Args:
         log: takes what it prints.
+        pin: to the last of the cores, where there are several: what measures leaves the others to what is measured.
     """
 
-    def __init__(self, command: Sequence[str], *, env: dict[str, str], cwd: Path, log: IO[bytes]) -> None:
+    def __init__(
+        self, command: Sequence[str], *, env: dict[str, str], cwd: Path, log: IO[bytes], pin: bool = False
+    ) -> None:
         self._process = subprocess.Popen(  # noqa: S603
             command,
             env=env,
@@ -41,13 +44,20 @@ class Program:
             start_new_session=True,
         )
         self._peak = 0
+        cores = sorted(os.sched_getaffinity(0))
+        if pin and len(cores) > 1:
+            os.sched_setaffinity(self._process.pid, {cores[-1]})
 
     def is_running(self) -> bool:
         return self._process.poll() is None
 
     def measure(self) -> Usage:
         """So far; to be called now and then, or the memory of children that have ended is not known."""
-        pids = _family(self._process.pid)
+        return self.measure_of([self._process.pid])
+
+    def measure_of(self, roots: Sequence[int]) -> Usage:
+        """Of some of its children alone, with theirs."""
+        pids = [pid for root in roots for pid in _family(root)]
         self._peak = max([self._peak, *(_peak_bytes(pid) for pid in pids)])
         return Usage(cpu=sum(_cpu_seconds(pid) for pid in pids), peak=self._peak)
 
@@ -60,11 +70,11 @@ class Program:
         usage = Usage(cpu=_cpu_seconds(self._process.pid), peak=self._peak)
         return self._process.wait(), usage
 
-    def end(self) -> None:
+    def end(self, *, seconds: float = 10) -> None:
         if self._process.poll() is None:
             self._process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(timeout=10)
+                self._process.wait(timeout=seconds)
             send_group_signal(self._process.pid, signal.SIGKILL)
             self._process.wait()
 

@@ -41,6 +41,8 @@ def manage(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str
         ("check --database owner", True),
         ("check --deploy", False),
         ("makemigrations --check --dry-run", False),
+        ("bench pages", True),
+        ("bench load --rounds 1", False),
         ("up --help", False),
         ("--version", False),
         ("help up", False),
