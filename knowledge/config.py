@@ -40,7 +40,7 @@ class RetrievalConfig:
     """
 
     candidates: int = 100
-    feedback_passages: int = 3
+    feedback_passages: int = 5
     feedback_weight: float = 0.3
     rerank_candidates: int = 50
     rerank_phrase: float = 0.0

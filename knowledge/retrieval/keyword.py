@@ -16,7 +16,7 @@ from knowledge.retrieval.segment import Rows, Vectors
 from knowledge.retrieval.view import IndexView, Selection
 
 # What a chunk scores by itself, the rest with its neighbours.
-OWN_SHARE = 0.5
+OWN_SHARE = 0.25
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def search_keywords(
     *, view: IndexView, selection: Selection, terms: Mapping[str, int], k1: float, b: float
 ) -> KeywordScores:
     """BM25 as Lucene computes it: ``Σ qtf · idf · tf / (tf + k1 · (1 - b + b · length / mean))`` with
-    ``idf = log(1 + (N - n + 0.5) / (n + 0.5))``; one half for the chunk by itself, one for it with its neighbours as
+    ``idf = log(1 + (N - n + 0.5) / (n + 0.5))``; a quarter for the chunk by itself, three for it with its neighbours as
     one text: the words of a question rarely stand in one chunk, but mostly near it (docs/decisions/0005).
 
     Args:

@@ -58,12 +58,12 @@ def test_the_words_of_the_chunks_beside_count_too() -> None:
     def score(idf: float, length: float, mean: float) -> float:
         return idf / (1 + 0.9 * (0.5 + 0.5 * length / mean))
 
-    own = 0.5 * score(alone, 2, 2.4)
+    own = 0.25 * score(alone, 2, 2.4)
     expected = [
-        (4, own + 0.5 * score(around, 2, 7.6)),
-        (0, own + 0.5 * score(around, 8, 7.6)),
-        (1, 0.5 * score(around, 10, 7.6)),
-        (2, 0.5 * score(around, 10, 7.6)),
+        (4, own + 0.75 * score(around, 2, 7.6)),
+        (0, own + 0.75 * score(around, 8, 7.6)),
+        (1, 0.75 * score(around, 10, 7.6)),
+        (2, 0.75 * score(around, 10, 7.6)),
     ]
     found = best(view, "router")
     assert [row for row, _ in found] == [row for row, _ in expected]
