@@ -7,12 +7,14 @@ from dataclasses import replace
 
 import structlog
 
+from knowledge.answering.background import in_background
 from knowledge.answering.events import Event, EventLog
 from knowledge.answering.journey import Journey, Question
 from knowledge.answering.record import answer_object
 from knowledge.answering.renew import renew_answer
-from knowledge.answering.storing import in_background, store_in_background, store_journey
+from knowledge.answering.storing import store_in_background, store_journey
 from knowledge.answering.travel import travel
+from knowledge.answering.work import Work
 from knowledge.config import AnswerConfig
 from knowledge.llm.gateway import Gateway
 from ragsite.core.hops import run_db
@@ -23,6 +25,8 @@ from tenants.rates import NO_GRANT, settle_request
 from tenants.rest import problem_of
 
 logger = structlog.get_logger(__name__)
+
+LOOK_SECONDS = 0.5
 
 
 async def answer_question(
@@ -38,6 +42,18 @@ async def answer_question(
     """
     principal.require("ask")
     journey = Journey(question=question, principal=principal)
+    work = Work(_answer(journey, config=config, gateway=gateway))
+    try:
+        async with aclosing(work.read()) as events:
+            async for event in events:
+                yield event
+    finally:
+        if not work.is_done:
+            await _leave(work, journey)
+
+
+async def _answer(journey: Journey, *, config: AnswerConfig, gateway: Gateway) -> AsyncGenerator[Event, None]:
+    question, principal = journey.question, journey.principal
     log = EventLog(membership=principal.membership, request_id=question.request_id)
     status, begun, grant = "error", False, question.grant
     ACTIVE_REQUESTS.inc()
@@ -95,9 +111,30 @@ async def answer_question(
         REQUEST_LATENCY.labels(question.endpoint).observe(journey.watch.elapsed_ms / 1000)
 
 
+async def _leave(work: Work, journey: Journey) -> None:
+    """Whoever asked has gone: the answer ends, unless others wait for it."""
+    try:
+        goes_on = journey.question.may_go_on and journey.is_followed and await journey.is_followed()
+    except BaseException:
+        work.cancel()
+        raise
+    if goes_on:
+        in_background(_go_on(work, journey))
+    else:
+        await work.stop()
+
+
+async def _go_on(work: Work, journey: Journey) -> None:
+    while not await work.wait(seconds=LOOK_SECONDS):
+        if journey.is_followed and not await journey.is_followed():
+            await work.stop()
+
+
 def _status_of(journey: Journey) -> str:
     if journey.cached:
         return "cached"
+    if journey.cache == "coalesced":
+        return "fallback" if journey.finished and journey.finished.fallback else "cached"
     if not journey.answered:
         return "unanswered"
     return "fallback" if journey.finished and journey.finished.fallback else "success"

@@ -101,6 +101,7 @@ async def _answer_all(run: JobRun, principal: Principal) -> None:
                 collections=tuple(options.get("collections", ())),
                 tags=tuple(options.get("tags", ())),
                 use_cache=options.get("cache", True),
+                may_go_on=False,  # the loop ends with the job
             )
             try:
                 with enter(principal.scope()):

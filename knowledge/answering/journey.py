@@ -1,6 +1,7 @@
 """The values of a question's journey: what was asked, what is known before it, and what became of it."""
 
 import uuid
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -25,6 +26,7 @@ class Question:
     ``turns`` are what a client that keeps its conversations itself says came before; those of a ``conversation`` are ours.
     ``takes_stale``: a cached answer will do that is to be made again. ``is_renewal``: it is made again because the corpus
     has moved on; what the model has said to the very same prompt holds.
+    ``may_go_on``: when whoever asked has gone, its answer may go on for others who wait for it.
     """
 
     request_id: UUID
@@ -38,6 +40,7 @@ class Question:
     use_cache: bool = True
     takes_stale: bool = True
     is_renewal: bool = False
+    may_go_on: bool = True
     grant: Grant = NO_GRANT
 
 
@@ -79,6 +82,7 @@ class Journey:
     has_moved: bool = False  # … because the corpus has moved on
     warnings: tuple[str, ...] = ()
     reserved: bool = False
+    is_followed: Callable[[], Awaitable[bool]] | None = None  # while others may wait for it, too
 
     @property
     def tokens(self) -> int:

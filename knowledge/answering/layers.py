@@ -29,7 +29,8 @@ def acl_signature(membership: Membership) -> str:
 
 def cache_stats(*, tenant_id: UUID) -> dict[str, Any]:
     """Hits, misses, hit rate, entries and bytes of each of the tenant's layers; ``process`` are the copies of the answering
-    process, its hits and misses those of all processes.
+    process, its hits and misses those of all processes; ``coalesced``, which holds nothing, are answers
+    passed on as they were made.
 
     Raises:
         RedisError: the cache does not answer.
@@ -37,7 +38,7 @@ def cache_stats(*, tenant_id: UUID) -> dict[str, Any]:
     client: Any = redis_connection()
     prefix = tenant_prefix(tenant_id)
     counts = {k.decode(): int(v) for k, v in client.hgetall(f"{prefix}stats").items()}
-    sizes = {"process": copies.size_of(prefix)}
+    sizes = {"process": copies.size_of(prefix), "coalesced": (0, 0)}
     for layer in LAYERS:
         keys = list(client.scan_iter(match=f"{prefix}{layer}:*", count=1000))
         sizes[layer] = len(keys), sum(int(client.memory_usage(key) or 0) for key in keys)

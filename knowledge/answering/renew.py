@@ -92,7 +92,7 @@ async def make_answer(
         async with aclosing(travel(journey, config=config, gateway=gateway)) as events:
             async for _ in events:
                 pass
-        return "there" if journey.cached is not None else "made"
+        return "made" if journey.cache == "miss" else "there"
     except Exception as error:
         # Nobody waits for it: what is cached stays as long as it may.
         logger.warning("answer not made again", error=type(error).__name__)

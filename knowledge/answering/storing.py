@@ -1,11 +1,8 @@
 """Storing an answer, also when its reader has gone."""
 
-import asyncio
-from collections.abc import Coroutine
-from typing import Any
-
 import structlog
 
+from knowledge.answering.background import in_background
 from knowledge.answering.journey import Journey
 from knowledge.answering.record import store_answer
 from knowledge.models import Answer
@@ -24,9 +21,6 @@ def store_journey(*, journey: Journey, status: str) -> Answer:
     )
 
 
-_background: set[asyncio.Task[Any]] = set()
-
-
 def store_in_background(journey: Journey, *, status: str) -> None:
     """After the reader went away this task is being cancelled: storing must not be cancelled with it."""
 
@@ -39,13 +33,3 @@ def store_in_background(journey: Journey, *, status: str) -> None:
                 logger.exception("cancelled answer not stored", answer=str(journey.question.request_id))
 
     in_background(store())
-
-
-def in_background(work: Coroutine[Any, Any, object]) -> None:
-    try:
-        task = asyncio.get_running_loop().create_task(work)
-    except RuntimeError:  # no loop is left: the process is going down
-        work.close()
-        return
-    _background.add(task)
-    task.add_done_callback(_background.discard)

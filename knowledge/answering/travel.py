@@ -5,6 +5,7 @@ from contextlib import aclosing
 
 from knowledge.access import access_collections, access_conversation
 from knowledge.answering.cache import CachedAnswer, answer_key, write_answer
+from knowledge.answering.coalesce import flight_key, share_answer
 from knowledge.answering.events import Event
 from knowledge.answering.follow_up import rewrite_follow_up
 from knowledge.answering.generate import DOES_NOT_SAY, NEAREST, generate_answer, prompt_of
@@ -33,7 +34,6 @@ from tenants.budgets import read_standings, warnings_of
 
 async def travel(journey: Journey, *, config: AnswerConfig, gateway: Gateway) -> AsyncGenerator[Event, None]:
     question, principal, watch = journey.question, journey.principal, journey.watch
-    k = question.k or config.k
     with watch.stage("prepare"):
         prepared = await run_db(_prepare, question=question, principal=principal, config=config)
     config = apply_model_settings(config, prepared.models)
@@ -50,7 +50,7 @@ async def travel(journey: Journey, *, config: AnswerConfig, gateway: Gateway) ->
     key = answer_key(
         membership=principal.membership,
         question=journey.standalone,
-        k=k,
+        k=question.k or config.k,
         filters=prepared.filters,
         config=config,
     )
@@ -68,10 +68,33 @@ async def travel(journey: Journey, *, config: AnswerConfig, gateway: Gateway) ->
                 yield event
             return
 
+    # A model that has read the conversation may have its words in the answer, which is not for others who ask the same.
+    is_private = bool(prepared.turns) and config.has_model
+
+    def make() -> AsyncGenerator[Event, None]:
+        return _make(
+            journey, prepared=prepared, config=config, gateway=gateway, key="" if is_private else key
+        )
+
+    flight = flight_key(answer_key=key, corpus_version=prepared.corpus_version)
+    is_shared = question.use_cache and not is_private
+    answer = share_answer(journey, flight=flight, make=make) if is_shared else make()
+    async with aclosing(answer) as events:
+        async for event in events:
+            yield event
+    for event in _say_no_model(journey, prepared=prepared, config=config):
+        yield event
+
+
+async def _make(
+    journey: Journey, *, prepared: Prepared, config: AnswerConfig, gateway: Gateway, key: str
+) -> AsyncGenerator[Event, None]:
+    """From the search to the cache, under ``key``; an empty one keeps nothing."""
+    question, principal, watch = journey.question, journey.principal, journey.watch
     passages = await find_passages(
         principal=principal,
         text=journey.standalone,
-        k=k,
+        k=question.k or config.k,
         filters=prepared.filters,
         config=config,
         watch=watch,
@@ -86,10 +109,8 @@ async def travel(journey: Journey, *, config: AnswerConfig, gateway: Gateway) ->
     if not is_weak:
         config = await route_question(journey, config=config, gateway=gateway)
     prompt = prompt_of(journey, turns=prepared.turns, config=config)
-    # The model has read the conversation: its words may be in the answer, and are not for others who ask the same.
-    is_private = bool(prepared.turns) and config.has_model
     response = response_to = None
-    if config.has_model and not is_weak and not is_private:
+    if config.has_model and not is_weak and key:
         response_to = response_key(membership=principal.membership, prompt=prompt, models=config.models)
         if question.use_cache or question.is_renewal:
             with watch.stage("cache"):
@@ -120,7 +141,7 @@ async def travel(journey: Journey, *, config: AnswerConfig, gateway: Gateway) ->
         async with aclosing(generation) as events:
             async for event in events:
                 yield event
-    if _may_be_cached(journey) and not is_private:
+    if key and _may_be_cached(journey):
         payload = {
             "text": journey.text,
             "sources": journey.sources,
@@ -138,8 +159,6 @@ async def travel(journey: Journey, *, config: AnswerConfig, gateway: Gateway) ->
         if journey.finished and response_to and response is None:
             made = Response(tuple(journey.said), journey.finished.provider, journey.finished.model)
             await write_response(key=response_to, response=made, seconds=seconds)
-    for event in _say_no_model(journey, prepared=prepared, config=config):
-        yield event
 
 
 def _prepare(*, question: Question, principal: Principal, config: AnswerConfig) -> Prepared:

@@ -145,7 +145,7 @@ class AnswerShape(serializers.Serializer[Any]):
     sources = SourceShape(many=True)
     citations = CitationShape(many=True)
     marks = MarkShape(many=True)
-    cache = serializers.ChoiceField(choices=["miss", "exact"])
+    cache = serializers.ChoiceField(choices=["miss", "exact", "coalesced"])
     cache_hit = serializers.BooleanField()
     stale = serializers.BooleanField()
     confidence = serializers.FloatField(
