@@ -203,6 +203,6 @@ def _end_of(error: Exception) -> End:
 
 async def _count_hit(tenant_id: UUID) -> None:
     try:
-        await redis_client().hincrby(f"{tenant_prefix(tenant_id)}stats", f"{LAYER}:hits", 1)  # type: ignore[misc]
+        await redis_client().hincrby(f"{tenant_prefix(tenant_id)}stats", f"{LAYER}:hits", 1)
     except (RedisError, OSError, TimeoutError) as error:
         logger.warning("hit not counted", error=type(error).__name__)

@@ -1,6 +1,7 @@
 """The clients of Redis. When it has failed, they leave it alone for a while, so that nobody waits for it."""
 
 import asyncio
+import contextlib
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,10 @@ CACHE = BreakerPolicy(failures=2, open_seconds=15, probe_seconds=5)
 cache_breaker = LocalBreaker("cache", CACHE)
 # These wait on purpose, and running into the socket's time limit says nothing of the server.
 _BLOCKING = frozenset({"XREAD", "XREADGROUP", "BLPOP", "BRPOP"})
+# A process talks to Redis by so many connections at once, whatever number of answers it is about; more only queue in Redis.
+# Those that wait on purpose have connections of their own.
+AT_ONCE = 64
+_MOST_CONNECTIONS = 1000
 # The server does not answer. Its other errors are answers.
 _AWAY = (RedisConnectionError, RedisTimeoutError, OSError, TimeoutError)
 
@@ -84,18 +89,30 @@ def _heeding_cancellation() -> Iterator[None]:
 
 
 class _GuardedAsyncPipeline(AsyncPipeline):
+    room: asyncio.Semaphore
+
     async def execute(self, *args: Any, **options: Any) -> Any:
-        with _heeding_cancellation(), _guarded():
-            return await super().execute(*args, **options)
+        with _heeding_cancellation():
+            async with self.room:
+                with _guarded():
+                    return await super().execute(*args, **options)
 
 
 class GuardedAsyncRedis(aioredis.Redis):
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._room = asyncio.Semaphore(AT_ONCE)
+
     async def execute_command(self, *args: Any, **options: Any) -> Any:
-        with _heeding_cancellation(), _guarded(args[0]):
-            return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+        with _heeding_cancellation():
+            async with contextlib.nullcontext() if args[0] in _BLOCKING else self._room:
+                with _guarded(args[0]):
+                    return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
 
     def pipeline(self, transaction: bool = True, shard_hint: Any = None) -> AsyncPipeline:
-        return _GuardedAsyncPipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)
+        made = _GuardedAsyncPipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)
+        made.room = self._room
+        return made
 
 
 _clients: WeakKeyDictionary[asyncio.AbstractEventLoop, aioredis.Redis] = WeakKeyDictionary()
@@ -111,6 +128,7 @@ def redis_client() -> aioredis.Redis:
             config().redis_url,
             socket_timeout=seconds,
             socket_connect_timeout=seconds,
+            max_connections=_MOST_CONNECTIONS,
             # Once more, for a connection that the server has closed meanwhile; the default waits for seconds.
             retry=AsyncRetry(NoBackoff(), 1),
         )

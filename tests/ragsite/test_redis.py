@@ -2,7 +2,7 @@
 
 import asyncio
 
-from ragsite.core.redis import redis_client
+from ragsite.core.redis import AT_ONCE, redis_client
 
 
 async def test_a_cancellation_is_never_forgotten() -> None:
@@ -26,3 +26,18 @@ async def test_a_cancellation_is_never_forgotten() -> None:
             forgotten += 1
             task.cancel()
     assert forgotten == 0
+
+
+async def test_a_thousand_calls_at_once_are_all_answered_by_few_connections() -> None:
+    client = redis_client()
+
+    async def work(at: int) -> None:
+        if at % 2:
+            await client.ping()
+        else:
+            pipeline = client.pipeline(transaction=False)
+            pipeline.ping()
+            await pipeline.execute()
+
+    await asyncio.gather(*(work(at) for at in range(1000)))
+    assert 1 < len(client.connection_pool._available_connections) <= AT_ONCE
