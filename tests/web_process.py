@@ -39,9 +39,7 @@ def web_processes(count: int, **variables: object) -> Iterator[list[WebProcess]]
     environment = os.environ | {name: str(value) for name, value in variables.items()}
     for name, variable in URLS.items():
         parts = urlsplit(environment[variable])
-        environment[variable] = urlunsplit(
-            parts._replace(path=f"/{connections[name].settings_dict['NAME']}")
-        )
+        environment[variable] = urlunsplit(parts._replace(path=f"/{connections[name].settings_dict['NAME']}"))
     environment |= {"RAGSITE_DATABASE_POOL": "1"}
     started = [_start(environment) for _ in range(count)]
     try:
@@ -60,7 +58,8 @@ def _start(environment: dict[str, str]) -> WebProcess:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
     command = [sys.executable, "-m", "uvicorn", "ragsite.asgi:application", "--port", str(port)]
-    command += ["--lifespan", "off", "--no-access-log", "--log-level", "warning", "--timeout-graceful-shutdown", "2"]
+    command += ["--lifespan", "off", "--no-access-log", "--log-level", "warning"]
+    command += ["--timeout-graceful-shutdown", "2"]
     process = subprocess.Popen(command, cwd=CHECKOUT, env=environment)
     return WebProcess(url=f"http://127.0.0.1:{port}", process=process)
 

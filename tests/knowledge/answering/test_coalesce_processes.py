@@ -26,9 +26,7 @@ SENTENCES = tuple(
     for n in range(12)
 )
 NO_LIMITS = {
-    f"RAGSITE_LIMIT_{who}_{what}": 0
-    for who in ("USER", "KEY", "TENANT")
-    for what in ("REQUESTS", "TOKENS")
+    f"RAGSITE_LIMIT_{who}_{what}": 0 for who in ("USER", "KEY", "TENANT") for what in ("REQUESTS", "TOKENS")
 }
 
 
