@@ -46,7 +46,8 @@ def leave(client: httpx.Client, member: Any, *, after: str, stub: StubProvider) 
     body = {"question": HOLD_TIMER, "cache": False}
     with client.stream("POST", "/api/v1/query/stream", json=body, headers=bearer(member)) as response:
         request_id: str = response.headers["x-request-id"]
-        for line in response.iter_lines():
+        lines = response.iter_lines()  # a generator that nobody holds any more closes the connection
+        for line in lines:
             if json.loads(line)["type"] == after:
                 break
         eventually(lambda: len(stub.requests) > asked, 5, "the model was not asked")
