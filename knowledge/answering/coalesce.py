@@ -5,7 +5,6 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any
-from uuid import UUID
 
 import structlog
 from redis.exceptions import RedisError
@@ -44,9 +43,10 @@ async def share_answer(
     begun = time.perf_counter()
     until = asyncio.get_running_loop().time() + FOLLOW_SECONDS
     shown = _Shown()
+    counts = f"{tenant_prefix(journey.principal.membership.tenant_id)}stats"
     arrived_ms = journey.watch.elapsed_ms
     while True:
-        place = await board(flight=flight, arrived_ms=arrived_ms)
+        place = await board(flight=flight, counts=counts, arrived_ms=arrived_ms)
         arrived_ms = 0.0  # of a flight that has ended nothing more is to be hoped for
         if isinstance(place, Lead):
             CACHE_MISSES.labels(LAYER).inc()
@@ -64,7 +64,7 @@ async def share_answer(
             case End("done", data):
                 _fill(journey, data)
                 CACHE_HITS.labels(LAYER).inc()
-                await _count_hit(journey.principal.membership.tenant_id)
+                await _count_hit(counts)
                 return
             case End("problem", data):
                 raise Problem(**data)
@@ -115,7 +115,7 @@ async def _follow(journey: Journey, *, term: Term, until: float) -> AsyncGenerat
             503,
             "answer-late",
             "The same question is being answered for somebody else, and takes too long. Ask again in a moment.",
-            headers={"Retry-After": "5"},
+            headers={"Retry-After": "30"},
         ) from None
 
 
@@ -145,7 +145,7 @@ class _Shown:
                     503,
                     "answer-interrupted",
                     "Whoever made this answer has gone, and documents have changed since. Ask again.",
-                    headers={"Retry-After": "1"},
+                    headers={"Retry-After": "30"},
                 )
             return []
         is_old, self._is_old, self._has_text = self._is_old, False, True
@@ -201,8 +201,8 @@ def _end_of(error: Exception) -> End:
     return End("problem", told)
 
 
-async def _count_hit(tenant_id: UUID) -> None:
+async def _count_hit(counts: str) -> None:
     try:
-        await redis_client().hincrby(f"{tenant_prefix(tenant_id)}stats", f"{LAYER}:hits", 1)
+        await redis_client().hincrby(counts, f"{LAYER}:hits", 1)
     except (RedisError, OSError, TimeoutError) as error:
         logger.warning("hit not counted", error=type(error).__name__)

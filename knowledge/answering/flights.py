@@ -37,8 +37,8 @@ TRIES = 3
 END = "end"
 _SLOW = (RedisTimeoutError, TimeoutError)
 
-# KEYS: the flight, its sign of readers. ARGV: a token, the lease (ms), how long a reader counts (ms), for how long the asker
-# has been here (ms). Returns the leader's token: the one given, if the asker is to lead.
+# KEYS: the flight, its sign of readers, the tenant's counts. ARGV: a token, the lease (ms), how long a reader counts (ms),
+# for how long the asker has been here (ms). Returns the leader's token: the one given, if the asker is to lead.
 _BOARD = """
 local told = redis.call('GET', KEYS[1])
 if told then
@@ -51,6 +51,7 @@ if told then
   end
 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+redis.call('HINCRBY', KEYS[3], 'coalesced:misses', 1)
 return ARGV[1]
 """
 
@@ -66,7 +67,7 @@ if not told then
 end
 if told ~= ARGV[1] then return -1 end
 for at = 6, #ARGV do redis.pcall('XADD', KEYS[2], (ARGV[5] + at - 6) .. '-0', 'event', ARGV[at]) end
-redis.call('PEXPIRE', KEYS[2], ARGV[3])
+redis.call('PEXPIRE', KEYS[2], ARGV[4] == '' and ARGV[3] or 2 * ENDED)
 if ARGV[4] == 'gone' then
   redis.call('DEL', KEYS[1])
 elseif ARGV[4] == 'ended' then
@@ -229,10 +230,11 @@ class Lead:
                 self._sent = 0 if told == -2 else sent + len(lines)
 
 
-async def board(*, flight: str, arrived_ms: float) -> Lead | Term:
+async def board(*, flight: str, counts: str, arrived_ms: float) -> Lead | Term:
     """A place in a flight: to lead it, or the term of who leads.
 
     Args:
+        counts: the key of the tenant's counts.
         arrived_ms: for how long the asker has been here; a flight that ended meanwhile is theirs too.
     """
     terms = _terms_of_loop()
@@ -242,7 +244,7 @@ async def board(*, flight: str, arrived_ms: float) -> Lead | Term:
     term = terms[flight] = Term(flight)
     token = uuid.uuid4().hex
     try:
-        leader = await _claim(flight, token=token, arrived_ms=arrived_ms)
+        leader = await _claim(flight, token=token, counts=counts, arrived_ms=arrived_ms)
     except BaseException:  # cancelled; what may have been claimed is given up
         term.close(GONE)
         in_background(Lead(term, token=token).close(GONE))
@@ -253,15 +255,16 @@ async def board(*, flight: str, arrived_ms: float) -> Lead | Term:
     return term
 
 
-async def _claim(flight: str, *, token: str, arrived_ms: float) -> str:
+async def _claim(flight: str, *, token: str, counts: str, arrived_ms: float) -> str:
     """The leader's token; one's own where Redis does not say."""
     for _ in range(TRIES):
         try:
             told: Any = await redis_client().eval(
                 _BOARD,
-                2,
+                3,
                 flight,
                 _readers_key(flight),
+                counts,
                 token,
                 int(LEASE_SECONDS * 1000),
                 READER_SECONDS * 1000,

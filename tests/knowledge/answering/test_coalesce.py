@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
-from knowledge.answering import flights, travel
+from knowledge.answering import coalesce, flights, travel
 from knowledge.answering.flights import GONE, End, Lead, Term, board
 from knowledge.llm.base import ProviderError
 from knowledge.llm.extractive import ExtractiveProvider
@@ -97,11 +97,6 @@ def when_asked(model: StubProvider, calls: int = 1) -> None:
     eventually(lambda: len(model.requests) >= calls, 20, "the model was not asked")
 
 
-def joined(site_count: int = 1) -> None:
-    """Until somebody follows."""
-    eventually(lambda: list(redis_connection().scan_iter(match="*:flight:*:reading")), 10, "nobody follows")
-
-
 def answers_of(futures: list[Future[Any]]) -> list[dict[str, Any]]:
     """The answer objects of JSON responses and of streams."""
     found = []
@@ -143,7 +138,7 @@ def test_followers_get_the_same_at_no_cost(
         assert (row.status, row.cache, row.text) == ("cached", "coalesced", leader["answer"])
     assert len({body["conversation"] for body in followers}) == 8
     layers = send(shared.ada, "get", "cache/stats").json()["layers"]
-    assert layers["coalesced"]["hits"] == 8
+    assert (layers["coalesced"]["hits"], layers["coalesced"]["misses"]) == (8, 1)
     assert ask(sites[1], shared.nina).json()["cache"] == "exact"
 
 
@@ -201,6 +196,39 @@ def test_when_the_leaders_reader_leaves_the_answer_goes_on_for_those_who_follow(
         row = eventually(lambda key=request_id: stored(shared.nina, key), 5, "it was not stored")
         assert (row.status, row.text) == ("success", body["answer"])
         assert [each.status for each in ledger_of(shared.nina, request_id)] == ["success"]
+
+
+def test_it_goes_on_too_when_the_leader_did_not_stream(
+    shared: Any, noa: Any, sites: tuple[str, str], model: StubProvider, pool: ThreadPoolExecutor
+) -> None:
+    model.script(Reply(blocks=SENTENCES, delta_seconds=0.1))
+    body = {"question": HOLD_TIMER}
+    with httpx.Client(base_url=sites[0], headers=bearer(shared.nina), timeout=1.5) as client:
+        leaving = pool.submit(client.post, "/api/v1/query", json=body)
+        when_asked(model)
+        follower = pool.submit(read, sites[1], noa)
+        with pytest.raises(httpx.ReadTimeout):
+            leaving.result()
+    (found,) = answers_of([follower])
+    assert (found["cache"], len(model.requests), model.disconnects) == ("coalesced", 1, 0)
+
+
+def test_a_follower_does_not_wait_for_ever(
+    shared: Any,
+    noa: Any,
+    sites: tuple[str, str],
+    model: StubProvider,
+    pool: ThreadPoolExecutor,
+    monkeypatch: Any,
+) -> None:
+    monkeypatch.setattr(coalesce, "FOLLOW_SECONDS", 0.7)
+    model.script(Reply(blocks=SENTENCES, wait_seconds=3))
+    leader = pool.submit(ask, sites[0], shared.nina)
+    when_asked(model)
+    for site in sites:
+        refused = ask(site, noa)
+        assert check_problem(refused, 503, "answer-late") and refused.headers["Retry-After"] == "30"
+    assert answers_of([leader])[0]["answered"] and len(model.requests) == 1
 
 
 def test_when_the_last_reader_leaves_it_ends_and_the_next_asks_anew(
@@ -401,7 +429,7 @@ def test_without_redis_each_process_shares_by_itself(
 async def elsewhere(flight: str, *, arrived_ms: float = 0.0) -> Lead | Term:
     """A place as another process would get it."""
     flights._terms.clear()
-    return await board(flight=flight, arrived_ms=arrived_ms)
+    return await board(counts="c", flight=flight, arrived_ms=arrived_ms)
 
 
 async def hear(term: Term, *, seconds: float = 10) -> list[Any]:
@@ -415,7 +443,7 @@ def chunk(text: str) -> dict[str, Any]:
 async def test_of_many_processes_one_leads_and_a_silent_one_makes_way(monkeypatch: Any) -> None:
     monkeypatch.setattr(flights, "LEASE_SECONDS", 0.5)
     monkeypatch.setattr(flights, "BEAT_SECONDS", 0.1)
-    lead = await board(flight="f:1", arrived_ms=0)
+    lead = await board(counts="c", flight="f:1", arrived_ms=0)
     assert isinstance(lead, Lead)
     followers = [await elsewhere("f:1") for _ in range(3)]
     assert not any(isinstance(each, Lead) for each in followers)
@@ -437,7 +465,7 @@ async def silent(self: Any, ending: str = "") -> None:
 
 async def test_what_redis_forgets_is_said_again_and_nothing_twice(monkeypatch: Any) -> None:
     monkeypatch.setattr(flights, "BEAT_SECONDS", 0.05)
-    lead = await board(flight="f:2", arrived_ms=0)
+    lead = await board(counts="c", flight="f:2", arrived_ms=0)
     assert isinstance(lead, Lead)
     lead.say(chunk("a"))
     await asyncio.sleep(0.2)
@@ -456,7 +484,7 @@ async def test_what_redis_forgets_is_said_again_and_nothing_twice(monkeypatch: A
 
 
 async def test_a_flight_that_has_ended_is_for_those_who_were_there_before(monkeypatch: Any) -> None:
-    lead = await board(flight="f:3", arrived_ms=0)
+    lead = await board(counts="c", flight="f:3", arrived_ms=0)
     assert isinstance(lead, Lead)
     lead.say(chunk("a"))
     await lead.close(End("done"))
@@ -468,7 +496,7 @@ async def test_a_flight_that_has_ended_is_for_those_who_were_there_before(monkey
 
 async def test_a_leader_that_was_replaced_does_not_speak_for_the_other(monkeypatch: Any) -> None:
     monkeypatch.setattr(flights, "BEAT_SECONDS", 0.05)
-    first = await board(flight="f:4", arrived_ms=0)
+    first = await board(counts="c", flight="f:4", arrived_ms=0)
     assert isinstance(first, Lead)
     await asyncio.sleep(0.1)
     await redis_client().delete("f:4")
