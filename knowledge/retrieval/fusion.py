@@ -1,12 +1,17 @@
-"""Two arms into one score, and an order in which what stands beside what was found comes later."""
+"""Two arms into one score, and an order in which more of what was found comes later."""
+
+from collections import Counter
 
 import numpy as np
 
 from knowledge.retrieval.segment import Rows, Vectors
+from knowledge.retrieval.view import Neighbourhoods
 
 # What a chunk loses for each of its neighbours that comes before it: its score is partly theirs, and a passage that is
-# shown grows into its neighbours anyway.
-NEIGHBOUR_DISCOUNT = 0.7
+# shown grows into its neighbours anyway. And so for each chunk of its document from the ENOUGH-th on: another document may
+# hold what this one lacks.
+DISCOUNT = np.float32(0.7)
+ENOUGH = 3
 # So many are put in order one by one; nobody is shown more.
 SPREAD = 40
 
@@ -29,23 +34,25 @@ def fuse_scores(
     return fused
 
 
-def spread_neighbours(*, rows: Rows, scores: Vectors, windows: tuple[Rows, Rows]) -> tuple[Rows, Vectors]:
+def spread_passages(*, scores: Vectors, around: Neighbourhoods) -> tuple[Rows, Vectors]:
     """The rows and their discounted scores, best first; equal ones by row number. The best of a document keeps its score.
 
     Args:
-        rows: ascending.
-        windows: of each row, the first and the last row that it has as neighbours.
+        around: the rows, ascending, and what stands beside them.
     """
-    left = scores.astype(np.float32)
-    first, last = windows
+    rows, left = around.rows, scores.astype(np.float32)
     waiting = np.ones(len(rows), dtype=np.bool_)
+    taken: Counter[int] = Counter()
     order: list[int] = []
     for _ in range(min(SPREAD, len(rows))):
         place = int(np.argmax(np.where(waiting, left, -np.inf)))
         waiting[place] = False
         order.append(place)
-        near = waiting & (rows >= first[place]) & (rows <= last[place])
-        left[near] -= np.float32(NEIGHBOUR_DISCOUNT)
+        document = int(around.documents[place])
+        taken[document] += 1
+        left[waiting & (rows >= around.first[place]) & (rows <= around.last[place])] -= DISCOUNT
+        if taken[document] >= ENOUGH:
+            left[waiting & (around.documents == document)] -= DISCOUNT
     rest = np.flatnonzero(waiting)
     order += rest[np.argsort(-left[rest], kind="stable")].tolist()
     return rows[order], left[order]

@@ -16,7 +16,7 @@ from knowledge.retrieval.analysis import question_terms
 from knowledge.retrieval.base import Filters, FoundPassage, Ranked, Ranking
 from knowledge.retrieval.cross_encoder import reranker_for
 from knowledge.retrieval.expand import expand_spans
-from knowledge.retrieval.fusion import fuse_scores, spread_neighbours
+from knowledge.retrieval.fusion import fuse_scores, spread_passages
 from knowledge.retrieval.keyword import KeywordScores, search_keywords
 from knowledge.retrieval.rerank import Candidate, rerank_candidates
 from knowledge.retrieval.segment import Rows
@@ -176,7 +176,7 @@ def rank_chunks(
         again, _ = search_vectors(view=view, selection=selection, vector=moved, limit=limit)
         rows = np.union1d(rows, again)
         fused = _fuse(view=view, rows=rows, vector=moved, keyword=keyword, config=config)
-    best, scores = spread_neighbours(rows=rows, scores=fused, windows=view.windows(rows))
+    best, scores = spread_passages(scores=fused, around=view.neighbourhoods(rows))
     vectors = view.vectors(best)
     cosines = vectors @ vector / np.maximum(np.linalg.norm(vectors, axis=1), 1e-6)
     keywords, covered = keyword.of(view=view, rows=best)

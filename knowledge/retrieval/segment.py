@@ -89,6 +89,10 @@ class Segment:
             return slice(0, 0)
         return slice(int(self.starts[place]), int(self.starts[place + 1]))
 
+    def document_of(self, rows: Rows) -> "NDArray[np.intp]":
+        """The places of the rows' documents in ``documents``."""
+        return np.searchsorted(self.starts, rows, side="right") - 1
+
     def postings(self, term: int) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
         """The rows that hold a term (its hash), and how often."""
         place = int(np.searchsorted(self.terms, np.uint32(term)))

@@ -39,6 +39,22 @@ class Selection:
 
 
 @dataclass(frozen=True)
+class Neighbourhoods:
+    """What stands beside rows.
+
+    Attributes:
+        rows: ascending.
+        first, last: of each row, the first and the last one of its neighbours, itself among them.
+        documents: a number that the rows of one document share.
+    """
+
+    rows: Rows
+    first: Rows
+    last: Rows
+    documents: Rows
+
+
+@dataclass(frozen=True)
 class IndexView:
     """The index at one corpus version; never changed, so a search works on what it began with.
 
@@ -106,14 +122,16 @@ class IndexView:
             out[places] = self.parts[part].segment.floats(own)
         return out
 
-    def windows(self, rows: Rows) -> tuple[Rows, Rows]:
-        """Of each row, the first and the last one of its neighbours, itself among them."""
-        first, last = rows.copy(), rows.copy()
+    def neighbourhoods(self, rows: Rows) -> Neighbourhoods:
+        """What stands beside rows, and which of them are of one document."""
+        first, last, documents = rows.copy(), rows.copy(), rows.copy()
         for part, places, own in self.split(rows):
-            before, behind = self.parts[part].segment.neighbours[:, own].astype(np.int64)
+            segment = self.parts[part].segment
+            before, behind = segment.neighbours[:, own].astype(np.int64)
             first[places] -= before
             last[places] += behind
-        return first, last
+            documents[places] = self.bases[part] + segment.starts[segment.document_of(own)]
+        return Neighbourhoods(rows, first, last, documents)
 
     def chunk_ids(self, rows: Rows) -> list[UUID]:
         return self._ids(rows, chunks=True)
@@ -128,7 +146,7 @@ class IndexView:
             if chunks:
                 out[places] = segment.chunks[own]
             else:
-                out[places] = segment.documents[np.searchsorted(segment.starts, own, side="right") - 1]
+                out[places] = segment.documents[segment.document_of(own)]
         return [UUID(bytes=each.tobytes()) for each in out]
 
 

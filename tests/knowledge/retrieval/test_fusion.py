@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from knowledge.retrieval.fusion import NEIGHBOUR_DISCOUNT, fuse_scores, spread_neighbours
+from knowledge.retrieval.fusion import DISCOUNT, ENOUGH, fuse_scores, spread_passages
 from tests.knowledge.retrieval.rows import make_segment, make_view
 
 
@@ -25,24 +25,36 @@ def test_fusion_counts_each_arm_by_how_far_it_stands_out() -> None:
 
 def spread(documents: list[int], rows: list[int], scores: list[float]) -> list[tuple[int, float]]:
     segment = make_segment(["text"] * len(documents), documents=[b"%016d" % each for each in documents])
-    windows = make_view(segment).windows(np.array(rows))
-    found, left = spread_neighbours(
-        rows=np.array(rows), scores=np.array(scores, dtype=np.float32), windows=windows
-    )
+    around = make_view(segment).neighbourhoods(np.array(rows))
+    found, left = spread_passages(scores=np.array(scores, dtype=np.float32), around=around)
     return list(zip(found.tolist(), left.tolist(), strict=True))
 
 
 def test_what_stands_beside_what_was_found_comes_later() -> None:
-    once, twice = NEIGHBOUR_DISCOUNT, 2 * NEIGHBOUR_DISCOUNT
+    once, twice = float(DISCOUNT), 2 * float(DISCOUNT)
     # Four chunks of one document, then two others; the fourth is out of the first one's reach.
     found = spread([1, 1, 1, 1, 2, 3], [0, 1, 2, 3, 4, 5], [5.0, 4.9, 4.8, 4.7, 4.6, 3.0])
     assert [row for row, _ in found] == [0, 3, 4, 1, 5, 2]
-    assert [left for _, left in found] == pytest.approx([5.0, 4.7, 4.6, 4.9 - twice, 3.0, 4.8 - once - twice])
+    assert [left for _, left in found] == pytest.approx(
+        [5.0, 4.7, 4.6, 4.9 - twice, 3.0, 4.8 - twice - twice]
+    )
     # A neighbour that is far better than the rest stays before them.
     assert [row for row, _ in spread([1, 1, 2], [0, 1, 2], [5.0, 4.9, 4.9 - once - 0.1])] == [0, 1, 2]
     # Between documents nothing is taken off; equal ones in the order of their rows.
     assert spread([1, 2, 3], [0, 1, 2], [1.0, 1.0, 2.0]) == [(2, 2.0), (0, 1.0), (1, 1.0)]
     assert spread([1, 1], [1], [1.0]) == [(1, 1.0)]
+
+
+def test_after_three_of_a_document_another_may_hold_what_it_lacks() -> None:
+    assert ENOUGH == 3
+    # Of one document every third row, so that none is another's neighbour; a second one scores less.
+    apart, once = [0, 3, 6, 9, 12], float(DISCOUNT)
+    scores = [5.0, 4.9, 4.8, 4.7, 4.6, 4.3]
+    found = spread([1] * 15 + [2], [*apart, 15], scores)
+    assert [row for row, _ in found] == [0, 3, 6, 15, 9, 12]
+    assert [left for _, left in found] == pytest.approx([5.0, 4.9, 4.8, 4.3, 4.7 - once, 4.6 - 2 * once])
+    # With nothing else to show it is all of that document, in its order.
+    assert [row for row, _ in spread([1] * 15, apart, scores[:5])] == apart
 
 
 def test_of_many_the_rest_follows_by_score() -> None:
