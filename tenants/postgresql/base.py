@@ -1,8 +1,9 @@
 """Django's PostgreSQL backend, plus the scope in force handed to row-level security.
 
-Every statement of the application alias passes an execute wrapper. Inside a transaction it issues ``set_config(…, true)``
-when the scope differs from what this transaction has; in autocommit it opens a transaction around the one statement.
-The settings are always local to a transaction: a session-level ``SET`` would leak to the pool's next borrower.
+Every statement of the application alias passes an execute wrapper, which sends ``set_config(…, true)`` with it where the
+scope differs from what the transaction has. Both go as one message of the simple query protocol, which costs one round trip
+and in autocommit is one transaction of its own (PostgreSQL manual, 54.2.2.1): the settings end with it.
+They are always local to a transaction: a session-level ``SET`` would leak to the pool's next borrower.
 """
 
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any
 
 import psycopg
 from django.db.backends.postgresql import base
+from psycopg.sql import Literal
 
 from ragsite.core.breaker import database_breaker
 from ragsite.core.breaker_rules import BreakerOpen
@@ -21,6 +23,12 @@ _APPLY = (
     "SELECT set_config('ragsite.tenant', %s, true), set_config('ragsite.tags', %s, true),"
     " set_config('ragsite.user', %s, true)"
 )
+_WITH_STATEMENT = (
+    "SELECT set_config('ragsite.tenant', {}, true), set_config('ragsite.tags', {}, true),"
+    " set_config('ragsite.user', {}, true); "
+)
+# What the ORM makes of one statement each; anything else gets its settings by themselves.
+_ONE_STATEMENT = ("SELECT ", "INSERT ", "UPDATE ", "DELETE ")
 # Allowed in an aborted transaction, and needing no context.
 _TRANSACTION_CONTROL = ("SAVEPOINT", "RELEASE SAVEPOINT", "ROLLBACK TO SAVEPOINT")
 
@@ -38,16 +46,30 @@ class DatabaseWrapper(base.DatabaseWrapper):
     ) -> Any:
         scope = current_scope()
         wanted = scope.database_settings() if scope else NOTHING
-        if self.in_atomic_block or not self.get_autocommit():
-            if wanted != self._applied and not str(sql).startswith(_TRANSACTION_CONTROL):
-                self._apply(wanted)
+        in_transaction = self.in_atomic_block or not self.get_autocommit()
+        has_it = wanted == (self._applied if in_transaction else NOTHING)
+        if has_it or str(sql).startswith(_TRANSACTION_CONTROL):
             return execute(sql, params, many, context)
-        if wanted == NOTHING:
+        if not many and isinstance(sql, str) and sql.startswith(_ONE_STATEMENT):
+            found = execute(self._settings_of(wanted, sql, params), params, many, context)
+            context["cursor"].nextset()  # past what set_config returned
+            if in_transaction:
+                self._applied = wanted
+            return found
+        if in_transaction:
+            self._apply(wanted)
             return execute(sql, params, many, context)
         with self.wrap_database_errors, self.connection.transaction():
             self._apply(wanted)
             self._applied = NOTHING
             return execute(sql, params, many, context)
+
+    def _settings_of(self, wanted: Settings, sql: str, params: Any) -> str:
+        """The statement with the settings before it."""
+        values = [Literal(value).as_string(self.connection) for value in wanted]
+        if params is not None:  # then the driver takes a per cent sign for a place of a parameter
+            values = [value.replace("%", "%%") for value in values]
+        return _WITH_STATEMENT.format(*values) + sql
 
     def _apply(self, wanted: Settings) -> None:
         # Through the raw connection: a query count in a test stays the count of the code's own queries.

@@ -337,3 +337,29 @@ def test_platform_work_is_audited_and_ends_with_its_block(people: People) -> Non
     with scope(tenant_id=people.acme.pk, tags=None):
         actions = set(AuditEvent.objects.values_list("action", "tenant_id"))
         assert actions and {tenant for _, tenant in actions} == {people.acme.pk}
+
+
+def test_a_statement_takes_its_scope_along_in_one_message(
+    people: People, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tags = ("100%", "%s", "it's", 'a"b', "back\\slash", "; --")
+    tenant = people.acme
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1")
+    messages: list[Any] = []
+    wait = type(connection.connection).wait
+    monkeypatch.setattr(
+        type(connection.connection), "wait", lambda *args, **more: messages.append(1) or wait(*args, **more)
+    )
+    with scope(tenant_id=tenant.pk, tags=tags):
+        expected = (str(tenant.pk), ",".join(sorted(tags)), None)
+        assert settings_now() == expected and len(messages) == 1
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT %s, current_setting('ragsite.tags', true)", ["5 %"])
+            assert cursor.fetchall() == [("5 %", expected[1])] and not cursor.nextset()
+        with pytest.raises(DatabaseError), connection.cursor() as cursor:
+            cursor.execute("SELECT 1 / 0")
+        assert settings_now() == expected
+        with atomic():
+            assert settings_now() == settings_now() == expected
+    assert settings_now() == NOTHING
