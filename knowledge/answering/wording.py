@@ -1,0 +1,275 @@
+"""Whether two questions ask the same in other words. Strict: in doubt they do not.
+
+A cosine near 1 cannot tell `ge-0/0/1` from `ge-0/0/2`, `allow` from `deny` or `from A to B` from `from B to A`. So every
+word counts, unless ``synonyms.py`` says that it does not or that another may stand for it: two questions are the same when
+they ask in the same form (how, when, why …) for the same terms, in an order that does not change the meaning.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+from knowledge.answering.synonyms import (
+    ASKS_WHETHER, DIRECTIONS, DROPPED, FORMS, FRAMES, JOINTS, MODALS, PAST, PREPOSITIONS, REWRITES, SOFT, SYNONYMS,
+)  # fmt: skip
+
+# A question that says less is too open: what it is about, one knows from what came before.
+FEWEST_TERMS = 2
+# A soft word is left out where so many others remain.
+ENOUGH_TERMS = 3
+SHORTEST_MISTYPED = 5
+MOST_MISTYPED = 2
+
+_CONTRACTIONS = tuple(
+    (re.compile(pattern), then)
+    for pattern, then in (
+        (r"\bcan't\b|\bcannot\b", "can not"), (r"\bwon't\b", "will not"), (r"\bmustn't\b", "must not"), (r"n't\b", " not"),
+        (r"\b(what|who|where|when|how|why|that|there|it|here)'s\b", r"\1 is"), (r"'re\b", " are"), (r"'m\b", " am"),
+        (r"'ve\b", " have"), (r"'ll\b", " will"), (r"'d\b", " would"), (r"'s\b|'(?=\s|$)", ""), (r"(?<=\d),(?=\d{3}\b)", ""),
+    )
+)  # fmt: skip
+# Names that look like words of no meaning: wave A, the IT department.
+_NAMES = re.compile(r"(?<=[\w,] )(A|IT|US|OR|AND|NO|SO|AM|AS|AT|ON|BE)\b(?=[\s?.,!]|$)")
+_TOKEN = re.compile(r"\w+(?:[-./:_@+#]+\w+)*#?|,")
+_VOWEL = re.compile(r"[aeiouy]")
+_PLURAL_LIKE = frozenset("https sftps ldaps ftps ips qos dns nas tls ios wms axis redis always news".split())
+
+
+@dataclass(frozen=True)
+class Wording:
+    """What a question asks.
+
+    Attributes:
+        forms: of the question, as `why` or `howmany`, sorted; none: what or which; `whether`: yes or no.
+        order: its terms as they come, each once.
+        starts: where in ``order`` a part begins: behind a preposition, a conjunction or a comma.
+        led: those of them behind a preposition that has no meaning of its own.
+        owned: those of them behind `of`.
+        directions: words such as `from`, each with the term behind it.
+    """
+
+    forms: tuple[str, ...]
+    order: tuple[str, ...]
+    starts: frozenset[int]
+    led: frozenset[int]
+    owned: frozenset[int]
+    directions: frozenset[tuple[str, str]]
+
+
+def same_question(one: str, other: str) -> bool:
+    """Whether both ask the same."""
+    return same_wording(read_wording(one), read_wording(other))
+
+
+def same_wording(one: Wording, other: Wording) -> bool:
+    if one.forms != other.forms or not (_says_enough(one) and _says_enough(other)):
+        return False
+    mistyped = _mistyped(set(one.order), set(other.order))
+    if mistyped is None:
+        return False
+    if mistyped:
+        one = replace(
+            one,
+            order=tuple(mistyped.get(term, term) for term in one.order),
+            directions=frozenset((word, mistyped.get(term, term)) for word, term in one.directions),
+        )
+    if one.directions != other.directions:
+        return False
+    heads, others = _heads(one), _heads(other)
+    if any(heads[part] != others[part] for part in heads.keys() & others.keys()):
+        return False  # a host of the guest network, the office of the guest network
+    return _parts(one) == _parts(other) or _is_moved(one, other) or _is_moved(other, one)
+
+
+def _says_enough(wording: Wording) -> bool:
+    return len(wording.order) >= FEWEST_TERMS or any(
+        any(map(str.isdigit, term)) and not term.isdigit() for term in wording.order
+    )
+
+
+def _parts(wording: Wording) -> frozenset[tuple[str, ...]]:
+    cuts = sorted({0, len(wording.order), *wording.starts})
+    return frozenset(wording.order[a:b] for a, b in zip(cuts, cuts[1:], strict=False))
+
+
+def _heads(wording: Wording) -> dict[str, str]:
+    """The terms that stand behind prepositions, each with the one before."""
+    return {wording.order[at]: wording.order[at - 1] for at in wording.led if at}
+
+
+def _is_moved(one: Wording, other: Wording) -> bool:
+    """Whether ``other`` has the order of ``one`` with a part turned or moved that may be.
+
+    `limit of a session` may become `session limit`; what stands behind a preposition, or the end of the question, may come
+    first: `on core-1, what is …`. Not both, since what comes first may have belonged to one thing or the other.
+    """
+    order = one.order
+    rotated = {at: order[at:] + order[:at] for at in range(1, len(order))}
+    first = {each for at, each in rotated.items() if at not in one.owned}
+    first |= {part + order[:start] + rest for start, part, rest in _led_parts(one) if start not in one.owned}
+    if _plain(other.order) in map(_plain, first):
+        return True
+    turned = set(map(_plain, _turns(other)))
+    verb_moved = {each for at, each in rotated.items() if at not in one.led}
+    return not turned.isdisjoint(map(_plain, verb_moved | _turns(one)))
+
+
+def _turns(wording: Wording) -> set[tuple[str, ...]]:
+    """The order, and those with one part before what it belongs to."""
+    order, found = wording.order, {wording.order}
+    for start, part, rest in _led_parts(wording):
+        head = max((at for at in wording.starts if at < start), default=0)
+        found |= {order[:at] + part + order[at:start] + rest for at in range(head, start)}
+    return found
+
+
+def _led_parts(wording: Wording) -> Iterator[tuple[int, tuple[str, ...], tuple[str, ...]]]:
+    """Where what stands behind a preposition begins, that, however long it is, and the terms behind it."""
+    cuts = sorted({*wording.starts, len(wording.order)})
+    for start in wording.led:
+        for end in range(start + 1, next(cut for cut in cuts if cut > start) + 1):
+            yield start, wording.order[start:end], wording.order[end:]
+
+
+def _plain(order: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(term for term in order if term not in MODALS)
+
+
+def _mistyped(one: set[str], other: set[str]) -> dict[str, str] | None:
+    """Terms of one question by those of the other that they were meant to be; ``None`` where other terms differ."""
+    ours, theirs = sorted(one - other), sorted(other - one)
+    if len(ours) != len(theirs) or len(ours) > MOST_MISTYPED:
+        return None
+    meant: dict[str, str] = {}
+    for term in ours:
+        found = [each for each in theirs if is_slip(term, each)]
+        if len(found) != 1 or found[0] in meant.values():
+            return None
+        meant[term] = found[0]
+    return meant
+
+
+def is_slip(one: str, other: str) -> bool:
+    """Whether two words are one with a slip of the fingers: two letters that changed places, or one left out or doubled,
+    inside a long word. A letter that is another one, or at an end, makes another word too easily."""
+    if min(len(one), len(other)) < SHORTEST_MISTYPED or not (one.isalpha() and other.isalpha()):
+        return False
+    if one[0] != other[0] or one[-1] != other[-1]:
+        return False
+    if len(one) == len(other):
+        at = [place for place, (a, b) in enumerate(zip(one, other, strict=True)) if a != b]
+        return (
+            len(at) == 2 and at[1] == at[0] + 1 and one[at[0]] == other[at[1]] and one[at[1]] == other[at[0]]
+        )
+    short, long = sorted((one, other), key=len)
+    return len(long) == len(short) + 1 and any(
+        long[:place] + long[place + 1 :] == short for place in range(1, len(long) - 1)
+    )
+
+
+@lru_cache(maxsize=4096)
+def read_wording(question: str) -> Wording:
+    """What a question asks, as ``same_wording`` compares it."""
+    text = " ".join(unicodedata.normalize("NFKC", question).replace("’", "'").split()).rstrip(" ?!.")
+    before = ""
+    while before != text:
+        before, text = text, FRAMES.sub("", text)
+    if not text.isupper():
+        text = _NAMES.sub(r"\1#", text)
+    text = text.casefold()
+    for pattern, then in _CONTRACTIONS:
+        text = pattern.sub(then, text)
+    asks_whether = ASKS_WHETHER.match(text) is not None
+    is_past = not PAST.isdisjoint(re.findall(r"[a-z]+", text))
+    for pattern, then in REWRITES:
+        text = pattern.sub(then, text)
+    forms = ["whether"] if asks_whether else []
+    tokens = _words(text)
+    is_past = is_past or not PAST.isdisjoint(tokens)
+    if tokens and tokens[-1] in DIRECTIONS:  # which range is it moved to: to which range
+        asked = next((at for at, token in enumerate(tokens) if token in FORMS or token in _ASKING), None)
+        if asked is not None:
+            tokens.insert(asked, tokens.pop())
+    terms = [_term_of(token) for token in tokens]
+    soft = [token in SOFT and _is_soft(SOFT[token], tokens) for token in tokens]
+    says_enough = (
+        len({term for term, can_go in zip(terms, soft, strict=True) if not can_go} - {""}) >= ENOUGH_TERMS
+    )
+    order: list[str] = []
+    starts, led, owned, directions = set(), set(), set(), set()
+    direction = ""
+    for token, term, can_go in zip(tokens, terms, soft, strict=True):
+        if token in JOINTS or token in FORMS:
+            starts.add(len(order))
+            if token in PREPOSITIONS:
+                led.add(len(order))
+                if token == "of":  # noqa: S105  a word
+                    owned.add(len(order))
+        if token in FORMS:
+            forms.append(token)
+        if not term or (says_enough and can_go):
+            continue
+        if direction:
+            directions.add((direction, term))
+        direction = term if term in DIRECTIONS else ""
+        if term not in order:
+            order.append(term)
+    if direction:
+        directions.add((direction, ""))
+    return Wording(
+        forms=tuple(sorted([*forms, *(["past"] if is_past else [])])),
+        order=tuple(order),
+        starts=frozenset(at for at in starts if at < len(order)),
+        led=frozenset(at for at in led if at < len(order)),
+        owned=frozenset(owned),
+        directions=frozenset(directions),
+    )
+
+
+def _is_soft(forms: str, tokens: Sequence[str]) -> bool:
+    """Whether a soft word may go in a question of these tokens."""
+    if forms.startswith("not "):
+        return forms.removeprefix("not ") not in tokens
+    return not forms or not set(forms.split()).isdisjoint(tokens)
+
+
+def _term_of(token: str) -> str:
+    """What counts of a word; nothing of one without a meaning of its own."""
+    if token == "when":  # noqa: S105  a word
+        return token
+    if token in FORMS or token in DROPPED or token in PAST or token == ",":
+        return ""
+    word = token if any(map(str.isdigit, token)) else inflect(token)
+    return _STANDS_FOR.get(token) or _STANDS_FOR.get(word, word)
+
+
+def _words(text: str) -> list[str]:
+    words: list[str] = []
+    for token in _TOKEN.findall(text):
+        has_digit = any(map(str.isdigit, token))
+        words += [token] if has_digit or token.endswith("#") else re.findall(r"[^\W_]+|,", token)
+    return words
+
+
+def inflect(word: str) -> str:
+    """A word without the ending of its inflection, and of nothing else: `routes`, `routed` and `routing` agree, `router` and
+    `routable` do not."""
+    if len(word) <= 3 or word in _PLURAL_LIKE or word.endswith(("ss", "us", "is")):
+        return word
+    if word.endswith("ies"):
+        return word[:-3] + "y"
+    for ending in ("ing", "ed"):
+        base = word[: -len(ending)]
+        if word.endswith(ending) and len(base) >= 3 and _VOWEL.search(base) and not word.endswith("eed"):
+            if base[-1] == base[-2] and base[-1] not in "lsz":
+                base = base[:-1]
+            return base.removesuffix("e")
+    if word.endswith(("ches", "shes", "sses", "xes")):
+        return word[:-2]
+    return word.removesuffix("s").removesuffix("e") if len(word) > 4 else word.removesuffix("s")
+
+
+_STANDS_FOR = {each: inflect(first) for word, first in SYNONYMS.items() for each in (word, inflect(word))}
+_ASKING = frozenset({"what", "which"})
