@@ -1,17 +1,28 @@
 """Rating an answer."""
 
+from datetime import timedelta
 from typing import Any
 
 from django.db import IntegrityError
+from django.db.models import Count, Q
+from django.utils import timezone
 
 from feedback.models import Feedback
-from feedback.review import note_rating
+from feedback.review import COMPLAINT_UP_TO, THUMB_DOWN, note_rating
+from knowledge.answering.semantic import heed_ratings
+from knowledge.answering.threshold import DAYS
+from knowledge.model_settings import learn_threshold
 from knowledge.models import Answer
 from ragsite.core.observability import FEEDBACK
 from ragsite.core.problems import FieldProblem, Problem
 from tenants.access import Principal
 from tenants.audit import record_by
 from tenants.scope import atomic
+
+SEMANTIC = "semantic"
+# A helpful answer may have no number, and a thumb down weighs as the lower half of them.
+BAD = Q(rating__isnull=False, rating__lte=THUMB_DOWN) | Q(helpful__isnull=False, helpful=False)
+GOOD = Q(rating__isnull=False, rating__gt=COMPLAINT_UP_TO) | Q(helpful__isnull=False, helpful=True)
 
 VALUES = ("rating", "helpful", "reasons", "comment", "correction")
 
@@ -37,6 +48,7 @@ def rate_answer(*, principal: Principal, answer: Answer, values: dict[str, Any])
             note_rating(feedback)
     except IntegrityError:
         raise Problem(409, "conflict", "You have rated this answer already: change that rating.") from None
+    _tell_cache(answer)
     FEEDBACK.labels(str(feedback.rating or ("helpful" if feedback.helpful else "other"))).inc()
     return feedback
 
@@ -78,6 +90,7 @@ def change_rating(*, principal: Principal, feedback: Feedback, values: dict[str,
         feedback.save()
         record_by(principal, "feedback.change", feedback, _detail(feedback))
         note_rating(feedback)
+    _tell_cache(feedback.answer)
     return feedback
 
 
@@ -87,3 +100,20 @@ def withdraw_rating(*, principal: Principal, feedback: Feedback) -> None:
         record_by(principal, "feedback.delete", feedback, _detail(feedback))
         feedback.delete()
         note_rating(feedback)
+    _tell_cache(feedback.answer)
+
+
+def _tell_cache(answer: Answer) -> None:
+    """What members think of an answer, for the cache that shows it for other words."""
+    ratings = Feedback.objects.filter(answer=answer)
+    heed_ratings(
+        tenant_id=answer.tenant_id,
+        question=answer.standalone_question or answer.question,
+        is_bad=ratings.filter(BAD).exists(),
+    )
+    if answer.cache == SEMANTIC:
+        since = timezone.now() - timedelta(days=DAYS)
+        counts = Feedback.objects.filter(answer__cache=SEMANTIC, created_at__gte=since).aggregate(
+            good=Count("pk", filter=GOOD & ~BAD), bad=Count("pk", filter=BAD)
+        )
+        learn_threshold(**counts)

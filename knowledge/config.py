@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 
 from knowledge.answering.prompt import PROMPT_VERSION
+from knowledge.answering.threshold import START
 from knowledge.llm.base import ModelConfig
 from ragsite.core.config import Config, config
 
@@ -72,6 +73,8 @@ class AnswerConfig:
         prompt_tokens: the passages of a prompt are cut down to so many tokens; 0: not.
         cache_seconds: how long an answer that cites nothing may be shown again; 0: no answer at all.
         class_seconds: likewise one that cites, by the content class of what it cites; the shortest holds.
+        semantic_cache: whether the answer of a question is shown for other words that ask the same.
+        semantic_threshold: the cosine that both must have at least.
     """
 
     retrieval: RetrievalConfig = field(default_factory=RetrievalConfig)
@@ -83,6 +86,8 @@ class AnswerConfig:
     history_turns: int = 3
     cache_seconds: int = 3600
     class_seconds: Mapping[str, int] = field(default_factory=lambda: dict(CLASS_SECONDS), hash=False)
+    semantic_cache: bool = True
+    semantic_threshold: float = START
 
     @property
     def has_model(self) -> bool:
@@ -106,6 +111,7 @@ def answer_config() -> AnswerConfig:
         routing=settings.routing,
         prompt_tokens=settings.prompt_tokens,
         cache_seconds=settings.answer_cache_seconds,
+        semantic_cache=settings.semantic_cache,
     )
 
 

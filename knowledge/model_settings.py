@@ -3,12 +3,13 @@
 from dataclasses import replace
 from typing import Any
 
+from knowledge.answering.threshold import START, threshold_of
 from knowledge.config import AnswerConfig, configured_providers, model_of
 from knowledge.models import ModelSettings
 from ragsite.core.problems import FieldProblem, Problem
 from tenants.access import Principal
 from tenants.audit import record_by
-from tenants.scope import atomic
+from tenants.scope import atomic, require_tenant_id
 
 MOST_MODELS = 6
 NO_MODEL = "extractive"  # in an order: nothing after it, the documents are quoted
@@ -30,6 +31,9 @@ def apply_model_settings(config: AnswerConfig, row: ModelSettings | None) -> Ans
         config = replace(config, prompt_tokens=row.prompt_tokens)
     if row.cache_seconds:
         config = replace(config, class_seconds={**config.class_seconds, **row.cache_seconds})
+    config = replace(config, semantic_cache=config.semantic_cache and row.semantic_cache)
+    if row.semantic_threshold is not None:
+        config = replace(config, semantic_threshold=row.semantic_threshold)
     if not row.order:
         return config
     known, chosen = configured_providers(), []
@@ -47,7 +51,7 @@ def apply_model_settings(config: AnswerConfig, row: ModelSettings | None) -> Ans
 
 def change_model_settings(*, changes: dict[str, Any], principal: Principal) -> ModelSettings:
     """Sets what is named in ``changes``: ``order``, ``routing`` (empty: the default), ``prompt_tokens`` (None: the default),
-    ``cache_seconds`` (by content class; a class that is left out has the default).
+    ``cache_seconds`` (by content class; a class that is left out has the default), ``semantic_cache``.
 
     Raises:
         Problem: 400 for a provider that the environment has no key for, or named twice with the same model.
@@ -61,6 +65,15 @@ def change_model_settings(*, changes: dict[str, Any], principal: Principal) -> M
         row.save()
         record_by(principal, "models.change", row, changes)
     return row
+
+
+def learn_threshold(*, good: int, bad: int) -> None:
+    """Moves the tenant's threshold of the semantic cache to where so many good and bad ratings of its answers put it."""
+    threshold = threshold_of(good=good, bad=bad)
+    if ModelSettings.objects.exists() or threshold != START:
+        ModelSettings.objects.update_or_create(
+            tenant_id=require_tenant_id(), defaults={"semantic_threshold": threshold}
+        )
 
 
 def _check_order(order: list[dict[str, str]]) -> list[dict[str, str]]:

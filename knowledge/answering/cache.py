@@ -51,16 +51,16 @@ def answer_key(
     return f"{tenant_prefix(membership.tenant_id)}exact:{acl_signature(membership)}:{digest}"
 
 
-# KEYS: the answer, the tenant's counts. ARGV: the corpus version, the stamp of the copy in this process. Returns nothing
-# for a miss, else the answer's stamp, and its version and itself unless the copy is of the same stamp. One that was made
-# at another version is counted when it is known whether it may be shown.
+# KEYS: the answer, the tenant's counts. ARGV: the corpus version, the stamp of the copy in this process, 1 where it counts
+# as a hit or a miss. Returns nothing for a miss, else the answer's stamp, and its version and itself unless the copy is of the
+# same stamp. One that was made at another version is counted when it is known whether it may be shown.
 _READ = """
 local found = redis.call('HMGET', KEYS[1], 'version', 'stamp')
 if not found[1] then
-  redis.call('HINCRBY', KEYS[2], 'exact:misses', 1)
+  if ARGV[3] == '1' then redis.call('HINCRBY', KEYS[2], 'exact:misses', 1) end
   return {}
 end
-if found[1] == ARGV[1] then redis.call('HINCRBY', KEYS[2], 'exact:hits', 1) end
+if found[1] == ARGV[1] and ARGV[3] == '1' then redis.call('HINCRBY', KEYS[2], 'exact:hits', 1) end
 if found[2] == ARGV[2] then
   redis.call('HINCRBY', KEYS[2], 'process:hits', 1)
   return {found[2]}
@@ -84,13 +84,21 @@ class CachedAnswer:
         return time.time() >= self.old_at
 
 
-async def read_answer(*, key: str, tenant_id: UUID, corpus_version: int) -> CachedAnswer | None:
-    """What is cached, be it of another corpus version (``recall.py`` decides). Without Redis it is a miss."""
+async def read_answer(
+    *, key: str, tenant_id: UUID, corpus_version: int, is_counted: bool = True
+) -> CachedAnswer | None:
+    """What is cached, be it of another corpus version (``recall.py`` decides). Without Redis it is a miss.
+
+    Args:
+        is_counted: as a hit or a miss; not where it is read for another layer.
+    """
     found: CachedAnswer | None = None
     stamp, copy = copies.get(key) or (b"", None)
     try:
         counts = f"{tenant_prefix(tenant_id)}stats"
-        told: Any = await redis_client().eval(_READ, 2, key, counts, str(corpus_version), stamp)
+        told: Any = await redis_client().eval(
+            _READ, 2, key, counts, str(corpus_version), stamp, int(is_counted)
+        )
         if len(told) == 1:
             found = copy
         elif told:
@@ -104,7 +112,7 @@ async def read_answer(*, key: str, tenant_id: UUID, corpus_version: int) -> Cach
             (CACHE_HITS if len(told) == 1 else CACHE_MISSES).labels("process").inc()
     except (RedisError, OSError, TimeoutError) as error:
         logger.warning("answer cache not read", error=type(error).__name__)
-    if found is None or found.corpus_version == corpus_version:
+    if is_counted and (found is None or found.corpus_version == corpus_version):
         (CACHE_HITS if found else CACHE_MISSES).labels("exact").inc()
     return found
 

@@ -12,7 +12,7 @@ from ragsite.core.redis import redis_connection
 from tenants.models import Membership
 
 # Of each the keys begin with the tenant's prefix and the layer's name.
-LAYERS = ("exact", "passages", "embedding", "response")
+LAYERS = ("exact", "semantic", "passages", "embedding", "response")
 
 
 def tenant_prefix(tenant_id: UUID) -> str:

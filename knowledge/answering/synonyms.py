@@ -6,6 +6,8 @@ Everything here says that a difference does not matter, so each line must hold i
 
 import re
 
+_split = re.compile(r"\S+").findall
+
 # Said around a question.
 FRAMES = re.compile(
     r"^(?:(?:hi|hello|hey|good (?:morning|afternoon)|dear all|all|team|sorry|excuse me|ok|okay|so|well)\b[\s,!.:-]+)+"
@@ -16,7 +18,8 @@ FRAMES = re.compile(
     r"|^(?:can|could|would) (?:you|someone|somebody) (?:please )?(?:explain|say|confirm)(?: to me)?[\s,:]+"
     r"|^(?:please )?(?:tell|remind) (?:me|us)(?: (?:please|about))?[\s,:]+"
     r"|^(?:do|does|did) (?:you|anyone|anybody|someone|somebody)(?: here)? (?:happen to )?(?:know|remember)[\s,:]+"
-    r"|^(?:i|we) (?:(?:would|'d) (?:like|love)|want|need|have|am trying|are trying) to (?:know|ask|find out|understand|learn)[\s,:]+"
+    r"|^(?:i|we) (?:(?:would|'d) (?:like|love)|want|need|have|am trying|are trying) to (?:know|ask|find out"
+    r"|understand|learn)[\s,:]+"
     r"|^(?:i|we) (?:am|are|was) (?:wondering|curious)(?: about)?[\s,:]+|^i wonder[\s,:]+|^i'm (?:wondering|curious)[\s,:]+"
     r"|^(?:i'm|i am|we are|we're) (?:looking|searching) for[\s,:]+|^(?:i |we )?need (?=the |our |which |what |how )"
     r"|^(?:any(?:one|body)? (?:idea|know)s?|wondering|asking)[\s,:]+"
@@ -35,7 +38,8 @@ REWRITES = tuple(
         # how, why, when, who
         (rf"(?:what|which) steps (?:do|should|must|can) {_WE} (?:need to |have to )?(?:take|follow|perform|do)"
          r" (?:in order )?(?:to|for)", "howto"),
-        (rf"(?:walk|guide|take|talk) (?:me|us) through|(?:show|tell|teach) (?:me|us) how to|^(?:the )?{_NOUN} (?:to|for)", "howto"),
+        (rf"(?:walk|guide|take|talk) (?:me|us) through|(?:show|tell|teach) (?:me|us) how to"
+         rf"|^(?:the )?{_NOUN} (?:to|for)", "howto"),
         (r"is it (?:possible|ok|okay|allowed|permitted|fine)(?: for (?:me|us))? to", "may"), (r"why is it that", "why"),
         (r"^(?:list|name|enumerate)(?: the)?", "what"), (r"which one of", "which of"),
         (rf"(?:what|which) (?:do|must|should|can) {_WE} (?:have to |need to )?do (?:in order )?to", "howto"),
@@ -53,7 +57,8 @@ REWRITES = tuple(
         (r"how many|(?:what|which) number of|what is the count of", "howmany"),
         (r"how much", "howmuch"),
         (r"how (?:high|large|big) (?:is|are|was|were)", "what"),
-        (r"(?:on|at|by) (?:what|which) (?:date|day|time|point)|(?:what|which) (?:is|was) the (?:date|day) (?:of|for)", "when"),
+        (r"(?:on|at|by) (?:what|which) (?:date|day|time|point)|(?:what|which) (?:is|was) the (?:date"
+         r"|day) (?:of|for)", "when"),
         (r"(?:by )?whom|(?:what|which) persons?", "who"),
         (r"(?:in|at) (?:what|which) places?", "where"),
         (r"(?:give|show|tell) (?:me|us)", "what"),
@@ -73,18 +78,24 @@ REWRITES = tuple(
         (r"(?:log|sign)(?:s|ged|ed|ging|ing|)[- ]?(?:in|on)(?: to)?", "login"),
         (r"(?:log|sign)(?:s|ged|ed|ging|ing|) (?:out|off)(?= of|$|\?)", "logout"), (r"sign(?:s|ed|ing|)[- ]off", "approve"),
         (r"set(?:s|ting|)[- ]up", "configure"), (r"look(?:s|ed|ing|)[- ]up", "find"), (r"time(?:s|d|)[- ]out", "timeout"),
-        (r"(?:get|gets|got|getting|work|works|worked|working)[- ](?:a?round)", "bypass"), (r"get(?:s|ting|)? rid of", "remove"),
-        (r"by hand", "manually"), (r"because of|due to|owing to|on account of", "because"), (r"ask(?:s|ed|ing|) for", "request"),
+        (r"(?:get|gets|got|getting|work|works|worked|working)[- ](?:a?round)", "bypass"),
+        (r"get(?:s|ting|)? rid of", "remove"),
+        (r"by hand", "manually"), (r"because of|due to|owing to|on account of", "because"),
+        (r"ask(?:s|ed|ing|) for", "request"),
         (r"takes? place|took place", "happen"), (r"stands? for", "means"), (r"both of", "both"),
         (r"hold[- ]?(?:timer|time)s?", "holdtime"),
-        (r"(?:what (?:is|are) the )?meaning of|means?|meant", "means"), (r"(?:in )?(?:what|which) way", "how"), (r"(?:built|build|builds) again", "rebuild"),
-        (r"plugged (?:in)?to", "connected to"), (r"e-mail", "email"), (r"wi-fi", "wifi"), (r"data ?cent(?:er|re)s?", "datacentre"),
+        (r"(?:what (?:is|are) the )?meaning of|means?|meant", "means"), (r"(?:in )?(?:what|which) way", "how"),
+        (r"(?:built|build|builds) again", "rebuild"),
+        (r"plugged (?:in)?to", "connected to"), (r"e-mail", "email"), (r"wi-fi", "wifi"),
+        (r"data ?cent(?:er|re)s?", "datacentre"),
         (r"mac addresses|macs", "mac address"), (r"ip addresses", "ip address"), (r"external bgp", "ebgp"),
-        (r"internal bgp", "ibgp"), (r"rx", "receive"), (r"tx", "transmit"), (r"(?:goes|go|went|gone) (down|up|out)", r"is \1"),
+        (r"internal bgp", "ibgp"), (r"rx", "receive"), (r"tx", "transmit"),
+        (r"(?:goes|go|went|gone) (down|up|out)", r"is \1"),
         (r"(is|are|be|been|being) (?:now |currently )?(?:configured|set|defined|assigned|applied|used)", r"\1 isset"),
         (r"(serial|phone|ticket|model|part|order) (?:no|nr|num)\.?", r"\1 number"), (r"changes? to", "change of"),
         (r"(?:is|are) (?:set|configured) to$", ""), (r"(?:at the moment|right now|at present|presently|nowadays)", ""),
-        (r"(?:i|we) (?:get|got|see|saw|am getting|are getting|keep getting)", ""), (r"in order to", "to"), (r"in use", "use"),
+        (r"(?:i|we) (?:get|got|see|saw|am getting|are getting|keep getting)", ""), (r"in order to", "to"),
+        (r"in use", "use"),
         # the class before a name that tells it: error ERR-4711, interface ge-0/0/1
         (r"(?:error codes?|errors?|codes?|interface|port|router|switch|device|incident|ticket|rule|host|server)"
          r" ([a-z]{2,}[-_][\w./-]*\d)", r"\1"),
@@ -97,30 +108,37 @@ REWRITES = tuple(
 
 # Of no meaning of their own in a question.
 DROPPED = frozenset(
-    "a an the this that these those our my your its us me i we you it they them there here is are be been being am do does "
-    "of on in at for with between and about regarding concerning as please kindly exactly actually just really simply then "
-    "so such also what which".split()
+    _split(
+        "a an the this that these those our my your its us me i we you it they them there here is are be been being "
+        "am do does "
+        "of on in at for with between and about regarding concerning as please kindly exactly actually just really "
+        "simply then "
+        "so such also what which"
+    )
 )
 # Likewise, where a question says enough without them: in questions of any form, or of the forms that are named.
 SOFT = {
-    **dict.fromkeys("value current currently isset".split(), ""),
-    **dict.fromkeys("use used using uses get gets got have has having".split(), "not who"),
-    **dict.fromkeys("happen happens happened occur occurs occurred due".split(), "when why"),
+    **dict.fromkeys(_split("value current currently isset"), ""),
+    **dict.fromkeys(_split("use used using uses get gets got have has having"), "not who"),
+    **dict.fromkeys(_split("happen happens happened occur occurs occurred due"), "when why"),
     "find": "where",
 }
 # Between parts of a sentence that may change places.
-PREPOSITIONS = frozenset("on in at for of with between".split())
-JOINTS = PREPOSITIONS | frozenset("and when because , what which".split())
-FORMS = frozenset("why howto howoften howlong howmany howmuch how who where when means".split())
+PREPOSITIONS = frozenset(_split("on in at for of with between"))
+JOINTS = PREPOSITIONS | frozenset(_split("and when because , what which"))
+FORMS = frozenset(_split("why howto howoften howlong howmany howmuch how who where when means"))
 # What follows one of these must follow it in the other question.
 DIRECTIONS = frozenset(
-    "to from into onto by via through over under than before after against until since behind above below without instead "
-    "except despite during within outside inside per off".split()
+    _split(
+        "to from into onto by via through over under than before after against until since behind above below without "
+        "instead "
+        "except despite during within outside inside per off"
+    )
 )
 ASKS_WHETHER = re.compile(
     r"(?:is|are|am|was|were|do|does|did|has|have|had|can|could|may|might|must|shall|should|will|would)\b"
 )
-PAST = frozenset("was were did had".split())
+PAST = frozenset(_split("was were did had"))
 MODALS = frozenset({"must", "may"})
 
 # The first of a row stands for all of it; forms of `wording.inflect`.

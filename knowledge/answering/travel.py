@@ -16,6 +16,7 @@ from knowledge.answering.recall import recall_answer
 from knowledge.answering.record import conversation_turns
 from knowledge.answering.responses import Response, read_response, response_key, write_response
 from knowledge.answering.route import route_question
+from knowledge.answering.semantic import Place, find_same, keep_question
 from knowledge.answering.spending import prefers_cheaper, reserve_call, take_cheaper, take_priced
 from knowledge.config import AnswerConfig
 from knowledge.embedding.spaces import corpus_state
@@ -102,6 +103,19 @@ async def _make(
         corpus_version=prepared.corpus_version,
         use_cache=question.use_cache,
     )
+    place = Place(principal.membership, k, prepared.filters, config, prepared.embedding_model)
+    asks_anew = config.semantic_cache and not prepared.turns
+    if question.use_cache and asks_anew:
+        with watch.stage("cache"):
+            same = await find_same(
+                place, text=journey.standalone, passages=passages, corpus_version=prepared.corpus_version
+            )
+        if same is not None:
+            for event in _replay(journey, same, layer="semantic"):
+                yield event
+            for event in _say_no_model(journey, prepared=prepared, config=config):
+                yield event
+            return
     journey.passages = tuple(passages)
     journey.sources = [source_object(passage) for passage in passages]
     journey.confidence = round(judge_evidence(passages=passages, config=config.retrieval), 4)
@@ -156,6 +170,8 @@ async def _make(
         seconds = await run_db(seconds_to_keep, journey, config=config)
         answer = CachedAnswer(corpus_version=prepared.corpus_version, payload=payload)
         await write_answer(key=key, answer=answer, seconds=seconds)
+        if asks_anew and journey.answered and seconds > 0:
+            await keep_question(place, text=journey.standalone)
         if journey.finished and response_to and response is None:
             made = Response(tuple(journey.said), journey.finished.provider, journey.finished.model)
             await write_response(key=response_to, response=made, seconds=seconds)
@@ -193,9 +209,9 @@ def _say_no_model(journey: Journey, *, prepared: Prepared, config: AnswerConfig)
     return [{"type": "answer_chunk", "data": notice}]
 
 
-def _replay(journey: Journey, cached: CachedAnswer) -> list[Event]:
+def _replay(journey: Journey, cached: CachedAnswer, *, layer: str = "exact") -> list[Event]:
     payload = cached.payload
-    journey.cache, journey.cached = "exact", payload
+    journey.cache, journey.cached = layer, payload
     journey.sources, journey.citations = payload["sources"], payload["citations"]
     journey.text, journey.answered = payload["text"], payload["answered"]
     journey.grounded, journey.confidence = payload["grounded"], payload["confidence"]

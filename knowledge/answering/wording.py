@@ -10,11 +10,26 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import pairwise
 
 from knowledge.answering.synonyms import (
-    ASKS_WHETHER, DIRECTIONS, DROPPED, FORMS, FRAMES, JOINTS, MODALS, PAST, PREPOSITIONS, REWRITES, SOFT, SYNONYMS,
-)  # fmt: skip
+    ASKS_WHETHER,
+    DIRECTIONS,
+    DROPPED,
+    FORMS,
+    FRAMES,
+    JOINTS,
+    MODALS,
+    PAST,
+    PREPOSITIONS,
+    REWRITES,
+    SOFT,
+    SYNONYMS,
+)
 
+# Terms that name nothing.
+LINKING = MODALS | DIRECTIONS | {"not", "no", "or", "when", "because"}
+NOTHING = FORMS | DROPPED | PAST | {","}
 # A question that says less is too open: what it is about, one knows from what came before.
 FEWEST_TERMS = 2
 # A soft word is left out where so many others remain.
@@ -34,7 +49,9 @@ _CONTRACTIONS = tuple(
 _NAMES = re.compile(r"(?<=[\w,] )(A|IT|US|OR|AND|NO|SO|AM|AS|AT|ON|BE)\b(?=[\s?.,!]|$)")
 _TOKEN = re.compile(r"\w+(?:[-./:_@+#]+\w+)*#?|,")
 _VOWEL = re.compile(r"[aeiouy]")
-_PLURAL_LIKE = frozenset("https sftps ldaps ftps ips qos dns nas tls ios wms axis redis always news".split())
+_PLURAL_LIKE = frozenset(
+    re.findall(r"\S+", "https sftps ldaps ftps ips qos dns nas tls ios wms axis redis always news")
+)
 
 
 @dataclass(frozen=True)
@@ -84,14 +101,15 @@ def same_wording(one: Wording, other: Wording) -> bool:
 
 
 def _says_enough(wording: Wording) -> bool:
-    return len(wording.order) >= FEWEST_TERMS or any(
-        any(map(str.isdigit, term)) and not term.isdigit() for term in wording.order
+    telling = [term for term in wording.order if term not in LINKING]
+    return len(telling) >= FEWEST_TERMS or any(
+        any(map(str.isdigit, term)) and not term.isdigit() for term in telling
     )
 
 
 def _parts(wording: Wording) -> frozenset[tuple[str, ...]]:
     cuts = sorted({0, len(wording.order), *wording.starts})
-    return frozenset(wording.order[a:b] for a, b in zip(cuts, cuts[1:], strict=False))
+    return frozenset(wording.order[a:b] for a, b in pairwise(cuts))
 
 
 def _heads(wording: Wording) -> dict[str, str]:
@@ -239,7 +257,7 @@ def _term_of(token: str) -> str:
     """What counts of a word; nothing of one without a meaning of its own."""
     if token == "when":  # noqa: S105  a word
         return token
-    if token in FORMS or token in DROPPED or token in PAST or token == ",":
+    if token in NOTHING:
         return ""
     word = token if any(map(str.isdigit, token)) else inflect(token)
     return _STANDS_FOR.get(token) or _STANDS_FOR.get(word, word)

@@ -89,6 +89,14 @@ class ModelSettingsShape(serializers.Serializer[Any]):
     cache_seconds = CacheSecondsShape(
         help_text="How long an answer may be shown again, by the content class of what it cites; left out: the default."
     )
+    semantic_cache = serializers.BooleanField(
+        help_text="Whether an answer is shown for other words that ask the same, where the environment allows it."
+    )
+    semantic_threshold = serializers.FloatField(
+        read_only=True,
+        allow_null=True,
+        help_text="How alike two questions must be, 0.9–0.99, as readers' ratings have moved it; null: 0.95.",
+    )
 
 
 class WarmForm(serializers.Serializer[Any]):
@@ -145,7 +153,7 @@ class AnswerShape(serializers.Serializer[Any]):
     sources = SourceShape(many=True)
     citations = CitationShape(many=True)
     marks = MarkShape(many=True)
-    cache = serializers.ChoiceField(choices=["miss", "exact", "coalesced"])
+    cache = serializers.ChoiceField(choices=["miss", "exact", "semantic", "coalesced"])
     cache_hit = serializers.BooleanField()
     stale = serializers.BooleanField()
     confidence = serializers.FloatField(

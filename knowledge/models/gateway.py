@@ -29,6 +29,16 @@ class ModelSettings(TenantModel):
         db_default={},
         help_text="How long answers may be shown again, by the content class of what they cite, over the defaults.",
     )
+    semantic_cache = models.BooleanField(
+        default=True,
+        db_default=True,
+        help_text="Whether an answer is shown for other words that ask the same, where the environment allows it.",
+    )
+    semantic_threshold = models.FloatField(
+        null=True,
+        editable=False,
+        help_text="The cosine that both questions must have at least, as readers' ratings have moved it.",
+    )
     updated_at = models.DateTimeField(auto_now=True)
 
     objects: ClassVar[Any] = manager_of(TenantQuerySet)
