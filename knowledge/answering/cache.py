@@ -52,8 +52,8 @@ def answer_key(
 
 
 # KEYS: the answer, the tenant's counts. ARGV: the corpus version, the stamp of the copy in this process, 1 where it counts
-# as a hit or a miss. Returns nothing for a miss, else the answer's stamp, and its version and itself unless the copy is of the
-# same stamp. One that was made at another version is counted when it is known whether it may be shown.
+# as a hit or a miss. Returns nothing for a miss, else the answer's stamp, and its version and itself unless the copy is of
+# the same stamp. One that was made at another version is counted when it is known whether it may be shown.
 _READ = """
 local found = redis.call('HMGET', KEYS[1], 'version', 'stamp')
 if not found[1] then
