@@ -174,10 +174,10 @@ def test_clearing_forgets_every_layer(shared: Any, model: StubProvider) -> None:
     client = redis_connection()
     kinds = {
         layer: len(list(client.scan_iter(match=f"*:{layer}:*")))
-        for layer in ("exact", "passages", "embedding", "response")
+        for layer in ("exact", "semantic", "passages", "embedding", "response")
     }
-    assert kinds == {"exact": 1, "passages": 1, "embedding": 1, "response": 1}
-    assert send(shared.ada, "delete", "cache").json() == {"removed": 4}
+    assert kinds == dict.fromkeys(kinds, 1)
+    assert send(shared.ada, "delete", "cache").json() == {"removed": 5}
     assert ask(shared.nina)["cache"] == "miss" and len(model.requests) == 2
 
 

@@ -116,7 +116,7 @@ def test_every_way_of_a_call_is_in_the_ledger_to_the_token(
         consumed(three)
         three.script(GOOD)
         for _ in range(2):  # the second one is cached
-            cached = query(client, nina, question="What is the hold timer of edge routers?", cache=True)
+            cached = query(client, nina, question="How long is the hold timer of edge routers?", cache=True)
         assert cached["cache"] == "exact"
         consumed(three)
         three.script(Reply(blocks=LONG, delta_seconds=0.05))  # its reader leaves

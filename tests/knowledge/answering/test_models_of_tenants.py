@@ -107,6 +107,8 @@ def test_a_tenants_order_and_models(
         "routing": "",
         "prompt_tokens": 500,
         "cache_seconds": {},
+        "semantic_cache": True,
+        "semantic_threshold": None,
     }
     assert send(shared.ada, "get", "model-settings").json() == changed.json()
     assert ask(shared.nina, cache=False)["model"] == "gpt-4o-mini-2024-08-06"
