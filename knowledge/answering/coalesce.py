@@ -163,6 +163,9 @@ def _forget(journey: Journey, *, cache: str) -> None:
 
 def _outcome(journey: Journey) -> dict[str, Any]:
     finished = journey.finished
+    if finished is None and journey.cached:  # of a question in other words
+        provider, model = journey.cached["provider"], journey.cached["model"]
+        finished = Finished(provider=provider, model=model, stop_reason="end_turn", usage=Usage())
     return {
         "answered": journey.answered,
         "grounded": journey.grounded,

@@ -92,10 +92,11 @@ async def _make(
 ) -> AsyncGenerator[Event, None]:
     """From the search to the cache, under ``key``; an empty one keeps nothing."""
     question, principal, watch = journey.question, journey.principal, journey.watch
+    k = question.k or config.k
     passages = await find_passages(
         principal=principal,
         text=journey.standalone,
-        k=question.k or config.k,
+        k=k,
         filters=prepared.filters,
         config=config,
         watch=watch,
@@ -112,8 +113,6 @@ async def _make(
             )
         if same is not None:
             for event in _replay(journey, same, layer="semantic"):
-                yield event
-            for event in _say_no_model(journey, prepared=prepared, config=config):
                 yield event
             return
     journey.passages = tuple(passages)

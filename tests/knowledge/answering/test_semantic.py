@@ -9,6 +9,8 @@ from asgiref.sync import async_to_sync
 
 from knowledge.answering import semantic
 from knowledge.answering.cache import CachedAnswer, write_answer
+from knowledge.answering.coalesce import _outcome
+from knowledge.answering.journey import Journey, Question
 from knowledge.answering.semantic import Kept, Place, keep_question, kept, rests_on
 from knowledge.answering.threshold import LEAST, MOST, START, threshold_of
 from knowledge.config import answer_config
@@ -264,6 +266,15 @@ def test_a_bad_rating_of_the_answer_that_was_shown_forgets_it_too(shared: Any, m
     assert ask(shared.nina, MORE_WORDS)["cache"] == "miss"
     assert settings_of(shared)["semantic_threshold"] is None, "the words were matched rightly"
     send(shared.nina, "delete", f"feedback/{rated.json()['id']}")
+
+
+def test_who_waits_for_such_an_answer_is_told_whose_it_was(shared: Any) -> None:
+    question = Question(request_id=uuid4(), text=OTHER_WORDS, endpoint="query")
+    journey = Journey(
+        question=question, principal=shared.nina.principal, cached={"provider": "anthropic", "model": "m"}
+    )
+    finished = _outcome(journey)["finished"]
+    assert (finished["provider"], finished["model"], finished["fallback"]) == ("anthropic", "m", False)
 
 
 def test_the_threshold_stays_within_its_bounds() -> None:
