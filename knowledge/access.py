@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from uuid import UUID
 
+from knowledge.hits.records import wait_for_record
 from knowledge.models import Answer, Collection, Conversation, Document, Job, Source
-from ragsite.core.problems import not_found
+from ragsite.core.problems import Problem, not_found
 from tenants.access import access_one
 from tenants.models import Ability, Membership, Role
 from tenants.scope import Scope, scope
@@ -58,7 +59,16 @@ def access_job(membership: Membership, pk: UUID | str) -> Job:
 
 
 def access_answer(membership: Membership, pk: UUID | str) -> Answer:
-    """One's own answer, or one of a conversation that was shared with one."""
+    """One's own, or one of a conversation that was shared with one; a hit that is not written down yet is waited for."""
+    try:
+        return _answer_of(membership, pk)
+    except Problem:
+        if not wait_for_record(pk):
+            raise
+        return _answer_of(membership, pk)
+
+
+def _answer_of(membership: Membership, pk: UUID | str) -> Answer:
     own = Answer.objects.visible_to(membership).filter(pk=pk).first()
     if own is not None:
         answer: Answer = own
@@ -77,7 +87,12 @@ def access_conversation(membership: Membership, pk: UUID | str, *, to_change: bo
         if to_change
         else Conversation.objects.shared_or_own(membership)
     )
-    conversation: Conversation = access_one(conversations, pk)
+    try:
+        conversation: Conversation = access_one(conversations, pk)
+    except Problem:
+        if not wait_for_record(pk):  # it may have begun with a hit that is not written down yet
+            raise
+        conversation = access_one(conversations, pk)
     return conversation
 
 

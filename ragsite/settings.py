@@ -128,13 +128,13 @@ DATABASES = {
     | {"TEST": {"MIRROR": "owner"}},
     "platform": _database(
         CONFIG.platform_database_url,
-        engine="django.db.backends.postgresql",
+        engine="tenants.postgresql.platform",
         connections=4,
         timeout_seconds=CONFIG.database_timeout_seconds,
     )
     | {"TEST": {"MIRROR": "owner"}},
     "owner": _database(
-        CONFIG.database_url, engine="django.db.backends.postgresql", connections=2, timeout_seconds=None
+        CONFIG.database_url, engine="tenants.postgresql.platform", connections=2, timeout_seconds=None
     )
     | {"TEST": {"DEPENDENCIES": []}},
 }

@@ -1,5 +1,6 @@
 """Who is asking, and what they may do: the one place that decides."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -23,6 +24,7 @@ class Principal:
         abilities: the role's, narrowed to the scopes of the API key where one was used.
         credential: the id of the key or token family, for the audit log.
         address: the client's IP address.
+        expires: when the credential ends by itself, in seconds since 1970.
     """
 
     membership: Membership
@@ -30,6 +32,7 @@ class Principal:
     abilities: frozenset[str]
     credential: str = ""
     address: str | None = None
+    expires: float = math.inf
 
     def may(self, ability: str) -> bool:
         return ability in self.abilities

@@ -1,6 +1,7 @@
 """Sessions, JSON Web Tokens and API keys: three ways in, one authoriser (``resolve_principal``)."""
 
 from typing import Any
+from uuid import UUID
 
 from django.conf import settings
 from django.contrib.auth import authenticate
@@ -13,11 +14,11 @@ from rest_framework.request import Request
 from ragsite.core.problems import FieldProblem, Problem
 from tenants.access import Principal, unauthenticated
 from tenants.audit import record_event
-from tenants.keys import PREFIX, principal_of_key
+from tenants.keys import PREFIX, principal_of_key, read_token
 from tenants.limits import begin_attempt, end_attempt
 from tenants.models import Membership, Tenant, User
 from tenants.scope import enter, identity, scope
-from tenants.tokens import principal_of_token
+from tenants.tokens import claimed_tenant, principal_of_token
 
 SESSION_TENANT = "ragsite_tenant"
 
@@ -150,6 +151,14 @@ def resolve_principal(request: HttpRequest) -> Principal | None:
     if settings.SESSION_COOKIE_NAME not in request.COOKIES:
         return None
     return _principal_of_session(request)
+
+
+def tenant_of_credential(raw: str) -> UUID | None:
+    """The tenant that a token or key says it is of, which nobody has verified."""
+    if not raw.startswith(PREFIX):
+        return claimed_tenant(raw)
+    token = read_token(PREFIX, raw)
+    return token[0] if token else None
 
 
 class PrincipalAuthentication(BaseAuthentication):

@@ -21,6 +21,7 @@ from django.utils import timezone
 from ragsite.core.observability import BUDGETS
 from ragsite.core.problems import Problem
 from tenants.audit import record_event
+from tenants.gate import mark_gate
 from tenants.models import Budget, Membership, Reservation, Spending, Tenant, UsageRecord
 from tenants.scope import alias, atomic, require_tenant_id
 
@@ -289,6 +290,8 @@ def count_spending(*, user_id: int | None, cost: Decimal) -> None:
     zone = Tenant.objects.values_list("time_zone", flat=True).get(pk=require_tenant_id())
     for budget in _budgets_of(user_id):
         standing = _standing(budget, user_id=user_id, zone=zone, now=now, keep=False)
+        if standing.soft is not None and standing.spent >= standing.soft > standing.spent - cost:
+            mark_gate(connections[alias()])  # other models answer from now on
         if standing.percent >= NEAR:
             _tell(standing, FULL if standing.percent >= FULL else NEAR)
 

@@ -8,6 +8,7 @@ import base64
 import binascii
 import hashlib
 import hmac
+import math
 import secrets
 import uuid
 from collections.abc import Sequence
@@ -160,6 +161,7 @@ def principal_of_key(*, raw: str, address: str | None) -> Principal:
         abilities=abilities & frozenset(key.scopes) if key.scopes else abilities,
         credential=str(key.pk),
         address=address,
+        expires=key.expires_at.timestamp() if key.expires_at else math.inf,
     )
 
 

@@ -6,6 +6,7 @@ after it; a bucket may go below nothing then, and is waited for. Without Redis e
 
 import asyncio
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -24,8 +25,6 @@ logger = structlog.get_logger(__name__)
 
 WINDOW_SECONDS = 60
 
-# KEYS: a bucket each. ARGV: the tokens wanted, then for each bucket what its two quotas hold (0: no limit). Returns for
-# each bucket what is left of both and the seconds until there is enough, all as strings; takes from all, or from none.
 _LEVELS = """
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1000000
@@ -42,32 +41,45 @@ local function keep(key, requests, tokens, most_requests, most_tokens)
   redis.call('EXPIRE', key, math.ceil(120 + empty))
 end
 """
-_TAKE = (
+# For other scripts too: ``take`` decides over buckets, ``keys``, by their two ``quotas`` each. There must be ``wanted``
+# tokens, which stay there unless ``uses``: what needs no model gives them back at once.
+TAKE_FUNCTION = (
     _LEVELS
     + """
-local wanted, found, allowed = tonumber(ARGV[1]), {}, true
-for i, key in ipairs(KEYS) do
-  local most_requests, most_tokens = tonumber(ARGV[2 * i]), tonumber(ARGV[2 * i + 1])
-  local requests, tokens = level(key, 'requests', now, most_requests), level(key, 'tokens', now, most_tokens)
-  local need = math.min(wanted, most_tokens)
-  local wait_requests, wait_tokens = 0, 0
-  if most_requests > 0 and requests < 1 then wait_requests = (1 - requests) * 60 / most_requests end
-  if most_tokens > 0 and tokens < math.max(need, 1) then
-    wait_tokens = (math.max(need, 1) - tokens) * 60 / most_tokens
+local function take(keys, quotas, wanted, uses)
+  local found, allowed, told = {}, true, {}
+  for i, key in ipairs(keys) do
+    local most_requests, most_tokens = tonumber(quotas[2 * i - 1]), tonumber(quotas[2 * i])
+    local requests, tokens = level(key, 'requests', now, most_requests), level(key, 'tokens', now, most_tokens)
+    local need = math.min(wanted, most_tokens)
+    local wait_requests, wait_tokens = 0, 0
+    if most_requests > 0 and requests < 1 then wait_requests = (1 - requests) * 60 / most_requests end
+    if most_tokens > 0 and tokens < math.max(need, 1) then
+      wait_tokens = (math.max(need, 1) - tokens) * 60 / most_tokens
+    end
+    if wait_requests > 0 or wait_tokens > 0 then allowed = false end
+    found[i] = {requests, tokens, wait_requests, wait_tokens, need, most_requests, most_tokens}
   end
-  if wait_requests > 0 or wait_tokens > 0 then allowed = false end
-  found[i] = {requests, tokens, wait_requests, wait_tokens, need}
-end
-local told = {}
-for i, key in ipairs(KEYS) do
-  local f = found[i]
-  if allowed then
-    f[1], f[2] = f[1] - 1, f[2] - f[5]
-    keep(key, f[1], f[2], tonumber(ARGV[2 * i]), tonumber(ARGV[2 * i + 1]))
+  for i, key in ipairs(keys) do
+    local f = found[i]
+    if allowed then
+      f[1], f[2] = f[1] - 1, f[2] - f[5]
+      keep(key, f[1], uses and f[2] or f[2] + f[5], f[6], f[7])
+    end
+    for j = 1, 4 do told[#told + 1] = string.format('%.6f', f[j]) end
   end
-  for j = 1, 4 do told[#told + 1] = string.format('%.6f', f[j]) end
+  return told, allowed
 end
-return told
+"""
+)
+# KEYS: a bucket each. ARGV: the tokens wanted, then for each bucket what its two quotas hold (0: no limit). Returns for
+# each bucket what is left of both and the seconds until there is enough, all as strings; takes from all, or from none.
+_TAKE = (
+    TAKE_FUNCTION
+    + """
+local quotas = {}
+for i = 2, #ARGV do quotas[i - 1] = ARGV[i] end
+return (take(KEYS, quotas, tonumber(ARGV[1]), true))
 """
 )
 # ARGV: the tokens that were used and those that were wanted, then the quotas as above.
@@ -155,8 +167,7 @@ async def take_request(principal: Principal, *, tokens: int = 0) -> Grant:
         LIMITS_SKIPPED.inc()
         logger.warning("rate limit skipped", error=type(error).__name__)
         return NO_GRANT
-    levels = [float(value) for value in told]
-    states = [_State(bucket, *levels[4 * i : 4 * i + 4]) for i, bucket in enumerate(buckets)]
+    states = _states(buckets, told)
     headers = _headers(states)
     waits = {name: wait for state in states for name, wait in state.waits.items()}
     if waits:
@@ -197,6 +208,16 @@ class _State:
     @property
     def waits(self) -> dict[str, float]:
         return {name: wait for name, _, _, wait, _ in self.quotas if wait > 0}
+
+
+def _states(buckets: tuple[Bucket, ...], told: Sequence[Any]) -> list[_State]:
+    levels = [float(value) for value in told]
+    return [_State(bucket, *levels[4 * i : 4 * i + 4]) for i, bucket in enumerate(buckets)]
+
+
+def limit_headers(buckets: tuple[Bucket, ...], told: Sequence[Any]) -> tuple[tuple[str, str], ...]:
+    """The headers of a request that was let through, from what ``take`` told."""
+    return _headers(_states(buckets, told))
 
 
 def _headers(states: list[_State]) -> tuple[tuple[str, str], ...]:

@@ -16,6 +16,7 @@ from knowledge.answering.storing import store_in_background, store_journey
 from knowledge.answering.travel import travel
 from knowledge.answering.work import Work
 from knowledge.config import AnswerConfig
+from knowledge.hits.ticket import note_answer
 from knowledge.llm.gateway import Gateway
 from ragsite.core.hops import run_db
 from ragsite.core.observability import ACTIVE_REQUESTS, REQUEST_LATENCY, REQUESTS
@@ -67,6 +68,7 @@ async def _answer(journey: Journey, *, config: AnswerConfig, gateway: Gateway) -
         answer = await run_db(store_journey, journey=journey, status=status)
         await settle_request(grant, used=journey.tokens)
         grant = NO_GRANT
+        note_answer(journey=journey, answer=answer)
         done = answer_object(answer, with_body=False) | {"stale": bool(journey.renewing)}
         event = {"type": "done", "data": done | ({"warnings": journey.warnings} if journey.warnings else {})}
         await log.add(event)

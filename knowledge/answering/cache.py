@@ -73,11 +73,12 @@ return {found[2], found[1], redis.call('HGET', KEYS[1], 'body')}
 @dataclass(frozen=True)
 class CachedAnswer:
     """An answer as it was given, the corpus version at which its passages were looked up, and from when on (seconds since
-    1970) it is to be made again: it is shown as stale then."""
+    1970) it is to be made again: it is shown as stale then. ``stamp`` tells it from what was under its key before."""
 
     corpus_version: int
     payload: dict[str, Any]
     old_at: float = float("inf")
+    stamp: bytes = b""
 
     @property
     def is_stale(self) -> bool:
@@ -105,7 +106,10 @@ async def read_answer(
             stamp, version, body = told
             value = json.loads(body)
             found = CachedAnswer(
-                corpus_version=int(version), payload=value["payload"], old_at=value["old_at"]
+                corpus_version=int(version),
+                payload=value["payload"],
+                old_at=value["old_at"],
+                stamp=stamp,
             )
             copies.put(key, stamp=stamp, value=found, size=len(body))
         if told:

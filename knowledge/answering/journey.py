@@ -3,7 +3,7 @@
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from knowledge.answering.prompt import PROMPT_VERSION
@@ -17,6 +17,9 @@ from ragsite.core.observability import Stopwatch
 from tenants.access import Principal
 from tenants.budgets import Standing
 from tenants.rates import NO_GRANT, Grant
+
+if TYPE_CHECKING:
+    from knowledge.answering.cache import CachedAnswer  # which counts the lives of journeys' answers
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,9 @@ class Journey:
     grounded: bool = False
     cache: str = "miss"
     cached: dict[str, Any] | None = None
+    key: str = ""  # of the exact cache
+    fingerprint: str = ""  # of the configuration that it is answered under
+    found: "CachedAnswer | None" = None  # what the exact cache held
     renewing: str = ""  # the key of a cached answer that is shown although it is to be made again
     has_moved: bool = False  # … because the corpus has moved on
     warnings: tuple[str, ...] = ()

@@ -55,12 +55,14 @@ async def travel(journey: Journey, *, config: AnswerConfig, gateway: Gateway) ->
         filters=prepared.filters,
         config=config,
     )
+    journey.key, journey.fingerprint = key, config.fingerprint()
     if question.use_cache:
         with watch.stage("cache"):
             cached = await recall_answer(
                 key=key, membership=principal.membership, corpus_version=prepared.corpus_version
             )
         if cached is not None and (question.takes_stale or not cached.is_stale):
+            journey.found = cached
             journey.renewing = key if cached.is_stale else ""
             journey.has_moved = cached.corpus_version != prepared.corpus_version
             for event in _replay(journey, cached):

@@ -208,6 +208,7 @@ class Config(BaseSettings):
     limit_tenant_tokens: int = Field(default=1_000_000, ge=0)
     answer_cache_seconds: int = Field(default=3600, ge=0)
     semantic_cache: bool = True
+    fast_hits: bool = True
     access_token_minutes: int = Field(default=15, ge=1, le=24 * 60)
     refresh_token_days: int = Field(default=14, ge=1, le=365)
 

@@ -10,11 +10,11 @@ from collections.abc import Callable
 from typing import Any
 
 import psycopg
-from django.db.backends.postgresql import base
 from psycopg.sql import Literal
 
 from ragsite.core.breaker import database_breaker
 from ragsite.core.breaker_rules import BreakerOpen
+from tenants.postgresql.gated import GatedWrapper
 from tenants.scope import current_scope
 
 Settings = tuple[str, str, str]
@@ -33,8 +33,10 @@ _ONE_STATEMENT = ("SELECT ", "INSERT ", "UPDATE ", "DELETE ")
 _TRANSACTION_CONTROL = ("SAVEPOINT", "RELEASE SAVEPOINT", "ROLLBACK TO SAVEPOINT")
 
 
-class DatabaseWrapper(base.DatabaseWrapper):
+class DatabaseWrapper(GatedWrapper):
     """The application role's connection."""
+
+    keeps_to_scope = True
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -108,11 +110,11 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
     def _commit(self) -> Any:
         self._applied = NOTHING
-        return super()._commit()  # type: ignore[misc]
+        return super()._commit()
 
     def _rollback(self) -> Any:
         self._applied = NOTHING
-        return super()._rollback()  # type: ignore[misc]
+        return super()._rollback()
 
     def _savepoint_rollback(self, sid: str) -> None:
         super()._savepoint_rollback(sid)  # type: ignore[misc]

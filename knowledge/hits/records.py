@@ -1,0 +1,236 @@
+"""Hits on their way into the database: a stream in Redis, which one process at a time writes down in its order.
+
+At least once, and idempotent: a row's id is the request's. What is in the database leaves the stream after the commit, so a
+process that dies in between leaves its batch to the next. A hit's row is that of the same answer when Django showed it, with
+another asker, time and id, so a record names that row instead of carrying the text.
+"""
+
+import json
+import time
+from collections import defaultdict
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import structlog
+from django.core.cache import cache
+from django.db import connections
+from django.db.utils import DataError, IntegrityError
+from redis.exceptions import RedisError
+
+from knowledge.models import Answer, Conversation
+from ragsite.core.redis import redis_connection
+from tenants.access import Principal
+from tenants.models import AuditEvent
+from tenants.scope import alias, atomic, scope
+
+logger = structlog.get_logger(__name__)
+
+BATCH = 500
+LEASE_MS = 3000  # longer than a batch takes; another process goes on then
+WAIT_SECONDS = 2.0
+_LOOK_SECONDS = 0.03
+
+# KEYS: the lease. ARGV: whose it is, milliseconds. Takes it, or holds it for longer; returns whether it is theirs.
+_HOLD = """
+local holder = redis.call('GET', KEYS[1])
+if holder and holder ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1
+"""
+
+_RECORDED = """
+SELECT * FROM unnest(%s::uuid[], %s::uuid[], %s::timestamptz[], %s::float8[], %s::text[], %s::bigint[], %s::text[],
+    %s::text[], %s::text[], %s::text[])
+    AS hit (id, answer_id, at, milliseconds, address, user_id, username, role_name, method, credential)
+"""
+
+
+def stream_key() -> str:
+    return f"{cache.key_prefix}:hits"
+
+
+def ids_key() -> str:
+    """The ids of what is in the stream."""
+    return f"{cache.key_prefix}:hits:ids"
+
+
+def _lease_key() -> str:
+    return f"{cache.key_prefix}:hits:writer"
+
+
+def member_record(principal: Principal) -> bytes:
+    """A member's part of a record."""
+    membership = principal.membership
+    who = {
+        "tenant": str(membership.tenant_id),
+        "user_id": membership.user_id,
+        "username": membership.user.username,
+        "role_name": membership.role.name,
+        "method": principal.method,
+        "credential": principal.credential,
+    }
+    return json.dumps(who).encode()
+
+
+def record_of(
+    *, member: bytes, answer_id: bytes, request_id: bytes, at: float, milliseconds: float, address: str
+) -> bytes:
+    """A record; ``at`` in seconds since 1970, ``address`` the client's IP address or nothing."""
+    return b'{"who":%b,"answer_id":"%b","id":"%b","at":%b,"milliseconds":%b,"address":"%b"}' % (
+        member,
+        answer_id,
+        request_id,
+        repr(at).encode(),
+        repr(milliseconds).encode(),
+        address.encode(),
+    )
+
+
+def time_of(at: float) -> datetime:
+    """When a hit was, to the microsecond: in its row and in its response."""
+    return datetime.fromtimestamp(at, tz=UTC)
+
+
+def hold_lease(holder: str) -> bool:
+    """Whether this process is the one that writes records down, for the next seconds."""
+    client: Any = redis_connection()
+    return bool(client.eval(_HOLD, 1, _lease_key(), holder, LEASE_MS))
+
+
+def drop_lease(holder: str) -> None:
+    client: Any = redis_connection()
+    if client.get(_lease_key()) == holder.encode():
+        client.delete(_lease_key())
+
+
+def has_records() -> bool:
+    client: Any = redis_connection()
+    return bool(client.xlen(stream_key()))
+
+
+def write_records(*, most: int = BATCH) -> int:
+    """Writes the oldest records down, and takes them out of the stream; returns how many they were.
+
+    A record whose values the database refuses is logged and dropped. After any other failure all of them are there still.
+
+    Raises:
+        DatabaseError, RedisError: the one or the other does not do its work.
+    """
+    client: Any = redis_connection()
+    entries = client.xrange(stream_key(), count=most)
+    by_tenant: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for entry_id, fields in entries:
+        try:
+            record = json.loads(fields[b"hit"])
+            by_tenant[record["who"]["tenant"]].append(record)
+        except (ValueError, KeyError, TypeError):
+            logger.error("hit dropped: not a record", entry=entry_id.decode())
+    for tenant_id, records in by_tenant.items():
+        with scope(tenant_id=UUID(tenant_id), tags=()):
+            _store(records)
+    if entries:
+        pipeline = client.pipeline()
+        pipeline.xdel(stream_key(), *(entry_id for entry_id, _ in entries))
+        ids = [record["id"] for records in by_tenant.values() for record in records]
+        if ids:
+            pipeline.srem(ids_key(), *ids)
+        pipeline.execute()
+    return len(entries)
+
+
+def _store(records: list[dict[str, Any]]) -> None:
+    """Of one tenant. A batch that is refused is halved, until the record is alone that is."""
+    try:
+        with atomic(), connections[alias()].cursor() as cursor:
+            for statement in _statements():
+                cursor.execute(statement, _arrays(records))
+    except (DataError, IntegrityError) as error:
+        if len(records) == 1:
+            logger.error("hit dropped: refused", answer=records[0]["id"], error=type(error).__name__)
+            return
+        middle = len(records) // 2
+        _store(records[:middle])
+        _store(records[middle:])
+
+
+def _arrays(records: list[dict[str, Any]]) -> list[list[Any]]:
+    who = ("user_id", "username", "role_name", "method", "credential")
+    return [
+        [UUID(record["id"]) for record in records],
+        [UUID(record["answer_id"]) for record in records],
+        [time_of(record["at"]) for record in records],
+        [record["milliseconds"] for record in records],
+        [record["address"] for record in records],
+        *([record["who"][name] for record in records] for name in who),
+    ]
+
+
+def _statements() -> list[str]:
+    own = {
+        "id": "hit.id",
+        "conversation_id": "hit.id",
+        "user_id": "hit.user_id",
+        "role_name": "hit.role_name",
+        "latency_ms": "hit.milliseconds",
+        "timings": "jsonb_build_object('cache', hit.milliseconds)",
+        "created_at": "hit.at",
+    }
+    columns = [str(field.column) for field in Answer._meta.concrete_fields]
+    answer = {column: own.get(column, f"answer.{column}") for column in columns}
+    conversation = {
+        "id": "hit.id",
+        "tenant_id": "answer.tenant_id",
+        "user_id": "hit.user_id",
+        "title": "left(answer.question, 200)",
+        "pinned": "false",
+        "created_at": "hit.at",
+        "updated_at": "hit.at",
+    }
+    event = {
+        # Of the request's id, so that the event of a hit is there once as well.
+        "id": "md5('question.ask ' || hit.id)::uuid",
+        "tenant_id": "answer.tenant_id",
+        "at": "hit.at",
+        "action": "'question.ask'",
+        "actor_id": "hit.user_id",
+        "actor_name": "hit.username",
+        "role_name": "hit.role_name",
+        "method": "hit.method",
+        "target_type": "'answer'",
+        "target_id": "hit.id::text",
+        "detail": "jsonb_build_object('documents', to_jsonb(answer.document_ids), 'answered', answer.answered,"
+        " 'cache', answer.cache, 'credential', hit.credential)",
+        "address": "nullif(hit.address, '')::inet",
+        "request_id": "hit.id::text",
+    }
+    return [_insert(Conversation, conversation), _insert(AuditEvent, event), _insert(Answer, answer)]
+
+
+def _insert(model: Any, values: dict[str, str]) -> str:
+    assert {field.column for field in model._meta.concrete_fields} == set(values), model
+    return (
+        f"INSERT INTO {model._meta.db_table} ({', '.join(values)}) SELECT {', '.join(values.values())}"  # noqa: S608
+        f" FROM ({_RECORDED}) AS hit JOIN {Answer._meta.db_table} AS answer ON answer.id = hit.answer_id"
+        # Written before, it stays as it is, without its conversation too, where that was deleted meanwhile.
+        f" WHERE NOT EXISTS (SELECT FROM {Answer._meta.db_table} AS there WHERE there.id = hit.id)"
+        " ON CONFLICT (id) DO NOTHING"
+    )
+
+
+def wait_for_record(pk: UUID | str) -> bool:
+    """Waits until a hit's record has been written down, for two seconds at most.
+
+    Returns:
+        Whether there was one: only then is it worth another look into the database.
+    """
+    client: Any = redis_connection()
+    deadline = time.monotonic() + WAIT_SECONDS
+    try:
+        if not client.sismember(ids_key(), str(pk)):
+            return False
+        while time.monotonic() < deadline and client.sismember(ids_key(), str(pk)):
+            time.sleep(_LOOK_SECONDS)
+    except (RedisError, OSError, TimeoutError):
+        return False
+    return True

@@ -1,0 +1,68 @@
+"""The response to a hit: what Django sent when it showed the same answer, with what is each request's own put in."""
+
+import json
+import uuid
+from dataclasses import dataclass
+from typing import Any
+
+from tenants.rest import dump_json
+
+Headers = list[tuple[bytes, bytes]]
+
+# Each request's own, in the body and among the headers.
+OWN = ("request_id", "conversation", "latency_ms", "timings", "timestamp")
+_OWN_HEADERS = frozenset({b"x-request-id", b"content-length", b"ratelimit", b"ratelimit-policy"})
+# A response that carries one of these is for one client alone.
+_PRIVATE_HEADERS = frozenset({b"set-cookie", b"idempotency-replayed"})
+
+
+@dataclass(frozen=True)
+class ResponseShape:
+    """``parts`` are the body's pieces between the fields ``order``, which are each request's own."""
+
+    headers: tuple[tuple[bytes, bytes], ...]
+    parts: tuple[bytes, ...]
+    order: tuple[str, ...]
+
+    def fill(
+        self, *, own: dict[str, bytes], request_id: bytes, limits: tuple[tuple[str, str], ...]
+    ) -> tuple[Headers, bytes]:
+        """Headers and body of a response.
+
+        Args:
+            own: the fields of ``OWN``, as JSON.
+            limits: the headers of the rate limits.
+        """
+        pieces = [self.parts[0]]
+        for name, part in zip(self.order, self.parts[1:], strict=True):
+            pieces += (own[name], part)
+        body = b"".join(pieces)
+        headers = [*self.headers, (b"X-Request-ID", request_id), (b"Content-Length", b"%d" % len(body))]
+        headers += [(name.encode(), value.encode()) for name, value in limits]
+        return headers, body
+
+
+def shape_of(*, headers: Headers, body: bytes) -> ResponseShape | None:
+    """The shape of a response of Django's, from which that very response can be made again; ``None`` for any other."""
+    names = {name.lower() for name, _ in headers}
+    if names & _PRIVATE_HEADERS:
+        return None
+    try:
+        document: Any = json.loads(body)
+        own = {name: dump_json(document[name]).encode() for name in OWN}
+    except (ValueError, KeyError, TypeError):
+        return None
+    order = tuple(name for name in document if name in own)
+    marks = {name: uuid.uuid4().hex for name in order}
+    parts: list[bytes] = []
+    rest = dump_json(document | marks).encode()
+    for name in order:
+        part, _, rest = rest.partition(f'"{marks[name]}"'.encode())
+        parts.append(part)
+    shape = ResponseShape(
+        headers=tuple(each for each in headers if each[0].lower() not in _OWN_HEADERS),
+        parts=(*parts, rest),
+        order=order,
+    )
+    _, again = shape.fill(own=own, request_id=b"", limits=())
+    return shape if again == body else None
