@@ -80,8 +80,10 @@ def _check_order(order: list[dict[str, str]]) -> list[dict[str, str]]:
     known = (*configured_providers(), NO_MODEL)
     checked, wrong = [], []
     for at, each in enumerate(order):
-        provider, model = each["provider"], each.get("model", "")
-        if provider not in known:
+        provider, model = each.get("provider", ""), each.get("model", "")
+        if not provider:
+            wrong.append(FieldProblem(f"order.{at}.provider", f"Name one of {', '.join(known)}."))
+        elif provider not in known:
             detail = f"“{provider}” is not configured here: name some of {', '.join(known)}."
             wrong.append(FieldProblem(f"order.{at}.provider", detail))
         elif provider != NO_MODEL and not model:

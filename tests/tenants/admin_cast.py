@@ -13,7 +13,7 @@ from django.utils import timezone
 from django_celery_beat.models import CrontabSchedule, IntervalSchedule, PeriodicTask
 
 from feedback.models import DocumentRequest, Review
-from knowledge.models import Answer, DeadLetter, EmbeddingSpace, EvaluationRun, EvaluationSet
+from knowledge.models import Answer, DeadLetter, EmbeddingSpace, EvaluationRun, EvaluationSet, ModelSettings
 from tenants.models import Budget, Invitation, Role, UsageRecord
 from tenants.people import add_member, create_user
 from tenants.scope import scope, unscoped
@@ -103,6 +103,7 @@ def make_everything(cast: Cast) -> Everything:
             add_evaluation(name=f"questions of {slug}")
             DeadLetter.objects.create(uri=f"{slug}.pdf", reason="It cannot be read.")
             Budget.objects.create(subject="tenant", period="month", hard_usd=10)
+            ModelSettings.objects.create(routing="off")
             DocumentRequest.objects.create(user=user, question=f"Where is the {slug} plan?")
             Invitation.objects.create(
                 email=f"new@{slug}.example",

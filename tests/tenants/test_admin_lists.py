@@ -24,6 +24,7 @@ from knowledge.models import (
     EvaluationRun,
     EvaluationSet,
     Job,
+    ModelSettings,
     Price,
     Source,
 )
@@ -47,7 +48,7 @@ from tests.tenants.admin_cast import is_of_tenant, operator, registered, signed_
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "platform", "owner"])
 
 # Of these a tenant has some, not fifty; each row looks up what it shows.
-A_HANDFUL = {Budget, EmbeddingSpace}
+A_HANDFUL = {Budget, EmbeddingSpace, ModelSettings}
 
 
 @contextmanager

@@ -127,6 +127,8 @@ def test_settings_are_for_those_who_manage_and_say_what_is_wrong(shared: Any, se
     check_problem(send(shared.nina, "patch", "model-settings", {"routing": "off"}), 403)
     wrong = check_problem(settings_of(order=[{"provider": "azure", "model": "x"}]), 400)
     assert "“azure” is not configured here" in str(wrong["errors"])
+    nameless = check_problem(settings_of(order=[{"model": "x"}]), 400)
+    assert "Name one of" in str(nameless["errors"])
     check_problem(settings_of(routing="sometimes"), 400)
     check_problem(settings_of(prompt_tokens=-1), 400)
     assert send(shared.gus, "get", "model-settings").json()["order"] == []
