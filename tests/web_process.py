@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -22,10 +21,32 @@ URLS = {
 }
 
 
-@dataclass
 class WebProcess:
-    url: str
-    process: subprocess.Popen[bytes]
+    def __init__(self, environment: dict[str, str]) -> None:
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            self._port = listener.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self._port}"
+        self._environment = environment
+        self.start()
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "uvicorn", "ragsite.asgi:application", "--port", str(self._port)]
+        command += ["--lifespan", "off", "--no-access-log", "--log-level", "warning"]
+        command += ["--timeout-graceful-shutdown", "2"]
+        self.process = subprocess.Popen(command, cwd=CHECKOUT, env=self._environment)
+
+    def wait_until_ready(self) -> None:
+        deadline = time.monotonic() + 90
+        while time.monotonic() < deadline:
+            assert self.process.poll() is None, "a web process has ended"
+            try:
+                if httpx.get(f"{self.url}/readyz", timeout=5).status_code == 200:
+                    return
+            except httpx.HTTPError:
+                pass
+            time.sleep(0.1)
+        raise AssertionError("a web process did not become ready")
 
     def kill(self) -> None:
         """As the kernel would: nothing is said to anybody."""
@@ -41,37 +62,13 @@ def web_processes(count: int, **variables: object) -> Iterator[list[WebProcess]]
         parts = urlsplit(environment[variable])
         environment[variable] = urlunsplit(parts._replace(path=f"/{connections[name].settings_dict['NAME']}"))
     environment |= {"RAGSITE_DATABASE_POOL": "1"}
-    started = [_start(environment) for _ in range(count)]
+    started = [WebProcess(environment) for _ in range(count)]
     try:
         for each in started:
-            _wait(each)
+            each.wait_until_ready()
         yield started
     finally:
         for each in started:
             each.process.terminate()
         for each in started:
             each.process.wait(timeout=20)
-
-
-def _start(environment: dict[str, str]) -> WebProcess:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    command = [sys.executable, "-m", "uvicorn", "ragsite.asgi:application", "--port", str(port)]
-    command += ["--lifespan", "off", "--no-access-log", "--log-level", "warning"]
-    command += ["--timeout-graceful-shutdown", "2"]
-    process = subprocess.Popen(command, cwd=CHECKOUT, env=environment)
-    return WebProcess(url=f"http://127.0.0.1:{port}", process=process)
-
-
-def _wait(web: WebProcess) -> None:
-    deadline = time.monotonic() + 90
-    while time.monotonic() < deadline:
-        assert web.process.poll() is None, "a web process has ended"
-        try:
-            if httpx.get(f"{web.url}/readyz", timeout=5).status_code == 200:
-                return
-        except httpx.HTTPError:
-            pass
-        time.sleep(0.1)
-    raise AssertionError("a web process did not become ready")

@@ -5,6 +5,7 @@ The two sites are servers of this process, each with an event loop of its own: t
 
 import asyncio
 import json
+import re
 import socket
 import subprocess
 import time
@@ -15,6 +16,7 @@ from typing import Any
 
 import httpx
 import pytest
+from prometheus_client import REGISTRY
 
 from knowledge.answering import coalesce, flights, travel
 from knowledge.answering.flights import GONE, End, Lead, Term, board
@@ -110,9 +112,29 @@ def answers_of(futures: list[Future[Any]]) -> list[dict[str, Any]]:
     return found
 
 
+def counted() -> Counter[str]:
+    """What Prometheus is told of who shared an answer."""
+    found: Counter[str] = Counter()
+    for endpoint in ("query", "stream"):
+        for status in ("success", "cached"):
+            of = {"endpoint": endpoint, "status": status}
+            found[f"{endpoint} {status}"] = int(REGISTRY.get_sample_value("rag_requests_total", of) or 0)
+    for kind in ("hits", "misses"):
+        name, of = f"rag_cache_{kind}_total", {"layer": "coalesced"}
+        found[kind] = int(REGISTRY.get_sample_value(name, of) or 0)
+    return found
+
+
 def test_followers_get_the_same_at_no_cost(
-    shared: Any, noa: Any, sites: tuple[str, str], model: StubProvider, pool: ThreadPoolExecutor
+    shared: Any,
+    noa: Any,
+    sites: tuple[str, str],
+    model: StubProvider,
+    pool: ThreadPoolExecutor,
+    configure: Any,
 ) -> None:
+    configure(RAGSITE_LIMIT_USER_TOKENS=20_000)  # 2,500 a question are taken beforehand
+    before = counted()
     model.script(SLOW)
     first = pool.submit(read, sites[0], shared.nina)
     when_asked(model)
@@ -139,7 +161,12 @@ def test_followers_get_the_same_at_no_cost(
     assert len({body["conversation"] for body in followers}) == 8
     layers = send(shared.ada, "get", "cache/stats").json()["layers"]
     assert (layers["coalesced"]["hits"], layers["coalesced"]["misses"]) == (8, 1)
-    assert ask(sites[1], shared.nina).json()["cache"] == "exact"
+    told = counted() - before
+    assert told == {"stream success": 1, "query cached": 4, "stream cached": 4, "hits": 8, "misses": 1}
+    again = ask(sites[1], noa)
+    assert again.json()["cache"] == "exact"
+    left = re.search(r'"user-tokens";r=(\d+)', again.headers["RateLimit"])
+    assert left and int(left[1]) > 16_000, "what those who followed did not use was not given back"
 
 
 def test_who_may_read_other_things_or_asks_afresh_shares_nothing(

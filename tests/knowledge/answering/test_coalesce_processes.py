@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import random
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -50,11 +51,13 @@ def pair(shared: Any, stub: StubProvider) -> Iterator[list[WebProcess]]:
     connections.close_all()
 
 
-async def ask(client: httpx.AsyncClient, web: WebProcess, member: Any, *, streams: bool) -> dict[str, Any]:
-    """The answer object, either way; a stream's last problem as ``error``."""
+async def ask(
+    client: httpx.AsyncClient, web: WebProcess, member: Any, *, streams: bool, question: str = HOLD_TIMER
+) -> dict[str, Any]:
+    """The answer object, either way."""
     path = "query/stream" if streams else "query"
     response = await client.post(
-        f"{web.url}/api/v1/{path}", json={"question": HOLD_TIMER}, headers=bearer(member)
+        f"{web.url}/api/v1/{path}", json={"question": question}, headers=bearer(member)
     )
     assert response.status_code == 200, response.text
     if not streams:
@@ -179,3 +182,48 @@ def test_when_the_leaders_process_is_killed_another_answers(
             lambda: list(UsageRecord.objects.filter(request_id__in=ids)), 5, "nothing in the ledger"
         )
     assert [row.status for row in ledger] == ["success"]
+
+
+@pytest.mark.long
+def test_whenever_the_leaders_process_is_killed_nobody_elsewhere_gets_an_error(
+    shared: Any, pair: list[WebProcess], stub: StubProvider
+) -> None:
+    chance, slowest = random.Random(9), 0.0
+    for number in range(8):
+        leading, following = pair[number % 2], pair[1 - number % 2]
+        question = f"{HOLD_TIMER} ({number})"
+        stub.requests.clear()
+        stub.script(Reply(blocks=SENTENCES, delta_seconds=0.1))
+
+        async def run(
+            leading: WebProcess = leading, following: WebProcess = following, question: str = question
+        ) -> tuple[list[dict[str, Any]], float]:
+            limits = httpx.Limits(max_connections=None)
+            async with httpx.AsyncClient(timeout=60, limits=limits) as client:
+                lost = [
+                    asyncio.create_task(ask(client, leading, shared.nina, streams=n == 0, question=question))
+                    for n in range(2)
+                ]
+                while not stub.requests:
+                    await asyncio.sleep(0.02)
+                others = [
+                    asyncio.create_task(ask(client, following, shared.nina, streams=n < 5, question=question))
+                    for n in range(10)
+                ]
+                await asyncio.sleep(chance.uniform(0.0, 3.5))
+                leading.kill()
+                killed = time.monotonic()
+                await asyncio.gather(*lost, return_exceptions=True)
+                return await asyncio.gather(*others), time.monotonic() - killed
+
+        answers, seconds = asyncio.run(run())
+        slowest = max(slowest, seconds)
+        assert len(stub.requests) <= 2
+        assert {body["answer"] for body in answers} == {answers[0]["answer"]} and answers[0]["citations"]
+        with scope(tenant_id=shared.acme.pk, tags=None):
+            assert Answer.objects.filter(pk__in=[body["request_id"] for body in answers]).count() == 10
+        stub._scripts.clear()
+        leading.start()
+        leading.wait_until_ready()
+    assert slowest < 20
+    print(f"8 kills; all had their answer {slowest:.1f} s after one at the latest")
