@@ -97,6 +97,17 @@ class Pump:
             else:
                 self._leave()
 
+    def take_ready(self) -> list[Event]:
+        """The events that have come already, after one that was read."""
+        ready: list[Event] = []
+        while not self._queue.empty():
+            event = self._queue.get_nowait()
+            if event is None:  # the end, which ``read`` looks for
+                self._queue.put_nowait(None)
+                break
+            ready.append(event)
+        return ready
+
     def _leave(self) -> None:
         """The reader has gone: the work ends, or goes on for those who may come back."""
         if self._has_left or self._task.done():
@@ -186,7 +197,8 @@ async def send_events(
         async with aclosing(pump.read()) as beating:
             async for event in beating:
                 if event is not None:
-                    yield write(event).encode()
+                    # What has come together is sent together: each part of a body costs as much as its events.
+                    yield "".join(map(write, (event, *pump.take_ready()))).encode()
                 elif content_type == SSE:
                     yield b": still here\n\n"
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, NoReturn, cast
 
@@ -23,6 +23,8 @@ from knowledge.llm.base import (
     TextDelta,
     Usage,
 )
+from knowledge.llm.framing import EventReader
+from knowledge.llm.network import LIMITS, gather_streams
 from knowledge.llm.sentences import partition_text
 from knowledge.llm.wire import client_timeout, estimate_tokens, next_event, parse_retry_after, until
 
@@ -75,8 +77,10 @@ class AnthropicProvider:
     name = "anthropic"
 
     def __init__(self, *, api_key: str, base_url: str | None = None) -> None:
+        client = anthropic.DefaultAsyncHttpxClient(limits=LIMITS)
+        gather_streams(client)
         self._client = anthropic.AsyncAnthropic(
-            api_key=api_key, base_url=base_url or DEFAULT_BASE_URL, max_retries=0
+            api_key=api_key, base_url=base_url or DEFAULT_BASE_URL, max_retries=0, http_client=client
         )
 
     async def stream(self, prompt: Prompt, *, config: ModelConfig) -> AsyncGenerator[ProviderEvent, None]:
@@ -100,13 +104,13 @@ class AnthropicProvider:
                     timeout=client_timeout(config),
                     **quick_options(config.model),
                 )
-                events = aiter(response)
-                event = await anext(events, None)
-            while event is not None and event.type != "message_stop":
-                for out in meter.read(event):
+                parts = _read_events(response.response)
+                events = await anext(parts, None)
+            while events is not None:
+                for out in meter.read(events):
                     yield out
-                event = await next_event(events, deadline)
-            if event is None:
+                events = None if meter.is_over else await next_event(parts, deadline)
+            if not meter.is_over:
                 raise ProviderError("Anthropic's answer broke off; try again.", permanent=False)
             yield meter.finish(provider=self.name)
         except ProviderError as error:
@@ -118,6 +122,8 @@ class AnthropicProvider:
             httpx2.StreamError,
             TimeoutError,
             ValueError,
+            LookupError,
+            TypeError,
         ) as error:
             raise_mapped(error, config=config, usage=meter.usage_so_far())
         finally:
@@ -160,8 +166,23 @@ def read_message(message: types.Message) -> tuple[str, Finished]:
     stop_reason = str(message.stop_reason or "end_turn")
     if not answer and stop_reason == "end_turn":
         stop_reason = "empty"
-    usage = _merge_usage(Usage(), message.usage)
+    usage = _merge_usage(Usage(), message.usage.to_dict())
     return answer, Finished(str(message.model), stop_reason, usage, AnthropicProvider.name)
+
+
+async def _read_events(response: httpx2.Response) -> AsyncIterator[list[dict[str, Any]]]:
+    """The events of a stream, those together that came together.
+
+    The client's own way makes an object of its types of every token, which costs more than everything that is done with it.
+    """
+    reader = EventReader()
+    async for data in response.aiter_bytes():
+        events = reader.feed(data)
+        wrong = next((at for at, event in enumerate(events) if event["type"] == "error"), None)
+        if before := events[:wrong]:
+            yield before
+        if wrong is not None:
+            raise anthropic.APIStatusError("an error in the stream", response=response, body=events[wrong])
 
 
 class _Meter:
@@ -172,27 +193,43 @@ class _Meter:
         self.stop_reason = "end_turn"
         self.usage: Usage | None = None
         self.chars = 0
+        self.is_over = False
 
-    def read(self, event: types.RawMessageStreamEvent) -> Iterable[ProviderEvent]:
-        if event.type == "message_start":
-            self.model = str(event.message.model)
-            self.usage = _merge_usage(Usage(), event.message.usage)
+    def read(self, events: Sequence[Mapping[str, Any]]) -> Iterable[ProviderEvent]:
+        """What came together; its text is given on in one piece as far as nothing comes between."""
+        text = ""
+        for event in events:
+            delta = event.get("delta") or {}
+            if event["type"] == "content_block_delta" and delta["type"] == "text_delta":
+                text += delta["text"]
+                continue
+            if text:
+                yield from self._text(text)
+                text = ""
+            yield from self._read_other(event, delta)
+        yield from self._text(text)
+
+    def _read_other(self, event: Mapping[str, Any], delta: Mapping[str, Any]) -> Iterable[ProviderEvent]:
+        kind = event["type"]
+        if kind == "message_start":
+            self.model = str(event["message"]["model"])
+            self.usage = _merge_usage(Usage(), event["message"]["usage"])
             yield Metered(self.usage)
-        elif event.type == "content_block_start" and event.content_block.type == "text":
-            yield from self._text(event.content_block.text)
-        elif event.type == "content_block_delta" and event.delta.type == "text_delta":
-            yield from self._text(event.delta.text)
-        elif event.type == "content_block_delta" and event.delta.type == "citations_delta":
-            citation = event.delta.citation
+        elif kind == "content_block_start" and event["content_block"]["type"] == "text":
+            yield from self._text(event["content_block"]["text"])
+        elif kind == "content_block_delta" and delta["type"] == "citations_delta":
+            citation = delta["citation"]
             # document_index counts the document blocks of the request: one a passage, in their order.
-            if citation.type == "content_block_location":
-                yield Cited(source=citation.document_index + 1, quote=citation.cited_text)
-        elif event.type == "content_block_stop":
+            if citation["type"] == "content_block_location":
+                yield Cited(source=citation["document_index"] + 1, quote=citation["cited_text"])
+        elif kind == "content_block_stop":
             yield BlockEnd()
-        elif event.type == "message_delta":
-            self.stop_reason = str(event.delta.stop_reason or self.stop_reason)
-            self.usage = _merge_usage(self.usage or Usage(), event.usage)
+        elif kind == "message_delta":
+            self.stop_reason = str(delta.get("stop_reason") or self.stop_reason)
+            self.usage = _merge_usage(self.usage or Usage(), event["usage"])
             yield Metered(self.usage)
+        elif kind == "message_stop":
+            self.is_over = True
 
     def _text(self, text: str) -> Iterable[ProviderEvent]:
         self.chars += len(text)
@@ -250,17 +287,18 @@ def _document(passage: Passage) -> types.DocumentBlockParam:
     return document
 
 
-def _merge_usage(seen: Usage, new: types.Usage | types.MessageDeltaUsage) -> Usage:
+def _merge_usage(seen: Usage, new: Mapping[str, Any]) -> Usage:
     """Usage is cumulative, and a field that a later event leaves out keeps its value."""
 
-    def pick(value: int | None, old: int) -> int:
-        return old if value is None else value
+    def pick(name: str, old: int) -> int:
+        value = new.get(name)
+        return old if value is None else int(value)
 
     return Usage(
-        input_tokens=pick(new.input_tokens, seen.input_tokens),
-        output_tokens=pick(new.output_tokens, seen.output_tokens),
-        cache_read_tokens=pick(new.cache_read_input_tokens, seen.cache_read_tokens),
-        cache_write_tokens=pick(new.cache_creation_input_tokens, seen.cache_write_tokens),
+        input_tokens=pick("input_tokens", seen.input_tokens),
+        output_tokens=pick("output_tokens", seen.output_tokens),
+        cache_read_tokens=pick("cache_read_input_tokens", seen.cache_read_tokens),
+        cache_write_tokens=pick("cache_creation_input_tokens", seen.cache_write_tokens),
     )
 
 

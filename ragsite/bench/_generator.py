@@ -19,10 +19,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from ragsite.bench._wire import HEAD_END, ChunkReader, header_of
+from knowledge.llm.framing import ChunkReader
+from ragsite.bench._wire import HEAD_END, header_of
 
 AFTER_ERROR_SECONDS = 0.05
-PATIENCE_SECONDS = 90.0
+PATIENCE_SECONDS = 600.0
 _CACHE = re.compile(rb'"cache":\s?"(\w+)"')
 _HIT = re.compile(rb'"cache_hit":\s?true')
 _PROVIDER = re.compile(rb'"provider":\s?"(\w*)"')

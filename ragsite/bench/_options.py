@@ -25,14 +25,18 @@ def add_stack(parser: ArgumentParser, *, documents: int = 0) -> None:
     )
 
 
-def add_provider(parser: ArgumentParser, *, first_token: float, tokens_per_second: float = 0.0) -> None:
+def add_provider(
+    parser: ArgumentParser, *, first_token: float, tokens_per_second: float = 0.0, answer_tokens: int = 120
+) -> None:
     parser.add_argument(
         "--first-token", type=float, default=first_token, help="seconds until the model's first token"
     )
     parser.add_argument(
         "--tokens-per-second", type=float, default=tokens_per_second, help="of the rest; 0: all at once"
     )
-    parser.add_argument("--answer-tokens", type=int, default=120, help="about how long an answer is")
+    parser.add_argument(
+        "--answer-tokens", type=int, default=answer_tokens, help="about how long an answer is"
+    )
     parser.add_argument(
         "--fail",
         nargs="*",

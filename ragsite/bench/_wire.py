@@ -4,12 +4,9 @@ import asyncio
 import json
 from typing import Any
 
-CHUNK_END = b"\r\n"
+from knowledge.llm.framing import ChunkReader
+
 HEAD_END = b"\r\n\r\n"
-
-
-class HeadError(ValueError):
-    """A message that is not HTTP/1.1 as we speak it."""
 
 
 def header_of(head: bytes, name: bytes) -> bytes:
@@ -20,35 +17,6 @@ def header_of(head: bytes, name: bytes) -> bytes:
     start += len(name) + 3
     end = head.find(b"\r\n", start)
     return head[start : end if end >= 0 else len(head)].strip()
-
-
-class ChunkReader:
-    """Takes a chunked body apart (RFC 9112, 7.1); trailers are not expected."""
-
-    def __init__(self) -> None:
-        self._waiting = bytearray()
-        self.is_over = False
-
-    def feed(self, data: bytes) -> bytes:
-        """What the chunks that are whole by now hold."""
-        self._waiting += data
-        parts, at = [], 0
-        while not self.is_over:
-            line = self._waiting.find(CHUNK_END, at)
-            if line < 0:
-                break
-            try:
-                size = int(self._waiting[at:line].split(b";")[0], 16)
-            except ValueError:
-                raise HeadError("a chunk without a size") from None
-            begin, end = line + 2, line + 2 + size
-            if len(self._waiting) < end + 2:
-                break
-            parts.append(bytes(self._waiting[begin:end]))
-            at = end + 2
-            self.is_over = size == 0
-        del self._waiting[:at]
-        return b"".join(parts)
 
 
 async def call(

@@ -1,7 +1,9 @@
 """many streams at once: whether all come to their end, whole, and how evenly, beside one stream alone
 
 Starts a stack of its own, as `bench load` does. Every stream asks something new of a model that speaks at a steady rate;
-its text is compared with what the model has sent. Gaps are the times between two parts of an answer.
+its text is compared with what the model has sent. Gaps are the times between two parts of an answer. `most_at_once` tells
+how many were under way together: answers must be longer (`--answer-tokens` ÷ `--tokens-per-second`) than it takes to begin
+all of them.
 """
 
 import itertools
@@ -21,11 +23,11 @@ from ragsite.bench._stack import Bench
 
 def add_arguments(parser: ArgumentParser) -> None:
     add_stack(parser)
-    add_provider(parser, first_token=0.6, tokens_per_second=20.0)
+    add_provider(parser, first_token=0.6, tokens_per_second=20.0, answer_tokens=1200)
     parser.add_argument("--streams", type=int, default=1000, help="at once")
     parser.add_argument("--alone", type=int, default=5, help="streams one after another, to compare with")
     parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--ramp", type=float, default=10.0, help="seconds over which the streams begin")
+    parser.add_argument("--ramp", type=float, default=40.0, help="seconds over which the streams begin")
 
 
 def measure(options: dict[str, Any], *, say: Say) -> Figures:
@@ -36,7 +38,9 @@ def measure(options: dict[str, Any], *, say: Say) -> Figures:
     """
     if min(options["streams"], options["alone"], options["rounds"]) < 1 or options["tokens_per_second"] <= 0:
         raise CommandError("--streams, --alone, --rounds and --tokens-per-second must be more than 0.")
-    with stack_of(options, say=say, members=min(options["streams"], 200)) as bench:
+    # An answer that is long enough for all to be under way at once would run into the limits of a question's time.
+    seconds = {"RAGSITE_CALL_SECONDS": "600", "RAGSITE_ANSWER_SECONDS": "600"}
+    with stack_of(options, say=say, members=min(options["streams"], 200), **seconds) as bench:
         return compare(bench, options, say=say)
 
 
@@ -117,7 +121,7 @@ def describe(records: Sequence[Record], stats: dict[str, Any]) -> Figures:
         "unasked": len(good) - len(asked),
         "restarts": sum(record.problem == "restart" for record in good),
         "problems": sorted(set(problems))[:3],
-        "most_open": stats["most_open"],
+        "most_at_once": stats["most_open"],
         "parts_per_stream": round(parts / len(good), 1) if good else 0.0,
         "gap": spread(gaps),
         "added": spread(added),

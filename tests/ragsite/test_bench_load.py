@@ -130,7 +130,7 @@ def test_streams_are_compared_with_what_was_sent(bench: Bench) -> None:
         assert each["streams"] == count and each["dropped"] == each["incomplete"] == each["restarts"] == 0
         assert each["whole"] + each["unasked"] == count and each["whole"] > 0
         assert each["sources"]["n"] == count
-    assert found["at_once"]["most_open"] > 1 == found["alone"]["most_open"]
+    assert found["at_once"]["most_at_once"] > 1 == found["alone"]["most_at_once"]
     assert "p99 gap at once ÷ alone" in "\n".join(streams.render(found))
 
     # It sees a text that lacks something, and a stream that does not end.

@@ -240,7 +240,7 @@ async def test_a_break_in_mid_stream(stub: StubProvider, provider: AnthropicProv
     assert caught.value.usage.input_tokens > 0
     assert caught.value.usage.output_tokens >= 1
     if cut != "reset":  # a reset may overtake what was sent before it
-        assert texts == ["word " * 2 + "wo", "rd word word", " word word w", "ord word wor"]
+        assert "".join(texts) == ("word " * 40)[:48]
 
 
 async def test_closing_the_generator_ends_the_call_upstream(
