@@ -30,7 +30,7 @@ from knowledge.answering.copies import Copies
 from knowledge.answering.layers import acl_signature, tenant_prefix
 from knowledge.answering.prompt import PROMPT_VERSION
 from knowledge.answering.recall import still_holds
-from knowledge.answering.wording import read_wording, same_wording
+from knowledge.answering.wording import same_question
 from knowledge.config import AnswerConfig
 from knowledge.embedding.base import EmbeddingError, Vectors
 from knowledge.embedding.batching import embed_question
@@ -129,34 +129,32 @@ async def _alike(place: Place, *, text: str) -> list[str]:
     stamp, known = kept.get(place.key) or (b"", None)
     keys = (place.key, _refused_key(place.membership.tenant_id, text))
     told: Any = await redis_client().eval(_LOOK, 2, *keys, b"(" + stamp if stamp else b"-")
-    if told is None:
+    vector = await _embed(place, text) if told or (known and told is not None) else None
+    if vector is None:
         return []
     if told:
-        known = _join(known, [dict(zip(fields[::2], fields[1::2], strict=True)) for _, fields in told])
+        new = [dict(zip(fields[::2], fields[1::2], strict=True)) for _, fields in told]
+        known = _join(known, new, dimensions=len(vector))
         kept.put(place.key, stamp=told[-1][0], value=known, size=known.vectors.nbytes)
-    vector = await _embed(place, text) if known else None
-    if known is None or vector is None or known.vectors.shape[1] != len(vector):
+    if known is None or not known.texts:
         return []
     similarities = known.vectors.astype(np.float32) @ vector
     best = np.argsort(-similarities, kind="stable")[:MOST_LOOKED_AT]
-    wording = read_wording(text)
-    return [
-        known.texts[at]
-        for at in best
-        if similarities[at] >= place.config.semantic_threshold
-        and same_wording(wording, read_wording(known.texts[at]))
-    ]
+    near = [known.texts[at] for at in best if similarities[at] >= place.config.semantic_threshold]
+    return [other for other in near if same_question(text, other)]
 
 
-def _join(known: Kept | None, new: Sequence[dict[bytes, bytes]]) -> Kept:
+def _join(known: Kept | None, new: Sequence[dict[bytes, bytes]], *, dimensions: int) -> Kept:
     """What was known and what is new; of a question that is in both the new one."""
     rows = dict(zip(known.texts, known.vectors, strict=True)) if known else {}
     for each in new:
-        text = each[b"text"].decode()
-        rows.pop(text, None)
-        rows[text] = np.frombuffer(each[b"vector"], dtype=np.float16)
+        text, vector = each[b"text"].decode(), np.frombuffer(each[b"vector"], dtype=np.float16)
+        if len(vector) == dimensions:
+            rows.pop(text, None)
+            rows[text] = vector
     newest = list(rows.items())[-MOST_QUESTIONS:]
-    return Kept(texts=tuple(text for text, _ in newest), vectors=np.stack([vector for _, vector in newest]))
+    vectors = np.stack([vector for _, vector in newest]) if newest else np.zeros((0, dimensions), np.float16)
+    return Kept(texts=tuple(text for text, _ in newest), vectors=vectors)
 
 
 async def _read(

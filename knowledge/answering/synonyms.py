@@ -80,7 +80,8 @@ REWRITES = tuple(
         (r"set(?:s|ting|)[- ]up", "configure"), (r"look(?:s|ed|ing|)[- ]up", "find"), (r"time(?:s|d|)[- ]out", "timeout"),
         (r"(?:get|gets|got|getting|work|works|worked|working)[- ](?:a?round)", "bypass"),
         (r"get(?:s|ting|)? rid of", "remove"),
-        (r"by hand", "manually"), (r"because of|due to|owing to|on account of", "because"),
+        (r"on-call", "oncall"), (r"(?:what|which) (?:is|are) the values? (?:of|for)", "what"), (r"appl(?:y|ies) to", "of"),
+        (r"gets? (\w{3,}ed)", r"is \1"), (r"by hand", "manually"), (r"because of|due to|owing to|on account of", "because"),
         (r"ask(?:s|ed|ing|) for", "request"),
         (r"takes? place|took place", "happen"), (r"stands? for", "means"), (r"both of", "both"),
         (r"hold[- ]?(?:timer|time)s?", "holdtime"),
@@ -116,10 +117,11 @@ DROPPED = frozenset(
         "so such also what which"
     )
 )
-# Likewise, where a question says enough without them: in questions of any form, or of the forms that are named.
+# Likewise, where a question says enough without them: in questions of any form, or of one that is named
+# (which: no other than what and which).
 SOFT = {
-    **dict.fromkeys(_split("value current currently isset"), ""),
-    **dict.fromkeys(_split("use used using uses get gets got have has having"), "not who"),
+    **dict.fromkeys(_split("currently isset"), ""),
+    **dict.fromkeys(_split("use used using uses have has having"), "which"),
     **dict.fromkeys(_split("happen happens happened occur occurs occurred due"), "when why"),
     "find": "where",
 }

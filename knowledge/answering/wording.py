@@ -61,6 +61,7 @@ class Wording:
     Attributes:
         forms: of the question, as `why` or `howmany`, sorted; none: what or which; `whether`: yes or no.
         order: its terms as they come, each once.
+        repeated: those that come more than once.
         starts: where in ``order`` a part begins: behind a preposition, a conjunction or a comma.
         led: those of them behind a preposition that has no meaning of its own.
         owned: those of them behind `of`.
@@ -69,6 +70,7 @@ class Wording:
 
     forms: tuple[str, ...]
     order: tuple[str, ...]
+    repeated: frozenset[str]
     starts: frozenset[int]
     led: frozenset[int]
     owned: frozenset[int]
@@ -92,7 +94,7 @@ def same_wording(one: Wording, other: Wording) -> bool:
             order=tuple(mistyped.get(term, term) for term in one.order),
             directions=frozenset((word, mistyped.get(term, term)) for word, term in one.directions),
         )
-    if one.directions != other.directions:
+    if one.directions != other.directions or one.repeated != other.repeated:
         return False
     heads, others = _heads(one), _heads(other)
     if any(heads[part] != others[part] for part in heads.keys() & others.keys()):
@@ -109,7 +111,7 @@ def _says_enough(wording: Wording) -> bool:
 
 def _parts(wording: Wording) -> frozenset[tuple[str, ...]]:
     cuts = sorted({0, len(wording.order), *wording.starts})
-    return frozenset(wording.order[a:b] for a, b in pairwise(cuts))
+    return frozenset((*("of",) * (a in wording.owned), *wording.order[a:b]) for a, b in pairwise(cuts))
 
 
 def _heads(wording: Wording) -> dict[str, str]:
@@ -123,24 +125,33 @@ def _is_moved(one: Wording, other: Wording) -> bool:
     `limit of a session` may become `session limit`; what stands behind a preposition, or the end of the question, may come
     first: `on core-1, what is …`. Not both, since what comes first may have belonged to one thing or the other.
     """
-    order = one.order
-    rotated = {at: order[at:] + order[:at] for at in range(1, len(order))}
-    first = {each for at, each in rotated.items() if at not in one.owned}
-    first |= {part + order[:start] + rest for start, part, rest in _led_parts(one) if start not in one.owned}
-    if _plain(other.order) in map(_plain, first):
+    asked, order = one.order, _plain(one.order)
+    if order == _plain(other.order):
         return True
-    turned = set(map(_plain, _turns(other)))
-    verb_moved = {each for at, each in rotated.items() if at not in one.led}
-    return not turned.isdisjoint(map(_plain, verb_moved | _turns(one)))
+    for start, part, rest in _led_parts(one):
+        if start not in one.owned and _plain(part + asked[:start] + rest) == _plain(other.order):
+            return True
+    count = len(other.order)
+    for cut in range(count):
+        rotated = other.order[cut:] + other.order[:cut]
+        if cut and cut not in other.owned and _plain(rotated) == order:
+            return True
+        starts = {(at - cut) % count for at in (*other.starts, 0)}
+        if cut not in other.led and _is_turned(one, rotated, starts):
+            return True
+    return False
 
 
-def _turns(wording: Wording) -> set[tuple[str, ...]]:
-    """The order, and those with one part before what it belongs to."""
-    order, found = wording.order, {wording.order}
+def _is_turned(wording: Wording, order: tuple[str, ...], starts: set[int]) -> bool:
+    """Whether an order has one part before what it belongs to, with no start between the two."""
+    asked = wording.order
     for start, part, rest in _led_parts(wording):
         head = max((at for at in wording.starts if at < start), default=0)
-        found |= {order[:at] + part + order[at:start] + rest for at in range(head, start)}
-    return found
+        for at in range(head, start):
+            inner = range(at + 1, at + len(part) + start - at)
+            if asked[:at] + part + asked[at:start] + rest == order and starts.isdisjoint(inner):
+                return MODALS.isdisjoint(asked[at:start])
+    return False
 
 
 def _led_parts(wording: Wording) -> Iterator[tuple[int, tuple[str, ...], tuple[str, ...]]]:
@@ -216,6 +227,7 @@ def read_wording(question: str) -> Wording:
         len({term for term, can_go in zip(terms, soft, strict=True) if not can_go} - {""}) >= ENOUGH_TERMS
     )
     order: list[str] = []
+    repeated: set[str] = set()
     starts, led, owned, directions = set(), set(), set(), set()
     direction = ""
     for token, term, can_go in zip(tokens, terms, soft, strict=True):
@@ -232,13 +244,16 @@ def read_wording(question: str) -> Wording:
         if direction:
             directions.add((direction, term))
         direction = term if term in DIRECTIONS else ""
-        if term not in order:
+        if term in order:
+            repeated.add(term)
+        else:
             order.append(term)
     if direction:
         directions.add((direction, ""))
     return Wording(
         forms=tuple(sorted([*forms, *(["past"] if is_past else [])])),
         order=tuple(order),
+        repeated=frozenset(repeated),
         starts=frozenset(at for at in starts if at < len(order)),
         led=frozenset(at for at in led if at < len(order)),
         owned=frozenset(owned),
@@ -248,8 +263,8 @@ def read_wording(question: str) -> Wording:
 
 def _is_soft(forms: str, tokens: Sequence[str]) -> bool:
     """Whether a soft word may go in a question of these tokens."""
-    if forms.startswith("not "):
-        return forms.removeprefix("not ") not in tokens
+    if forms == "which":
+        return FORMS.isdisjoint(tokens)
     return not forms or not set(forms.split()).isdisjoint(tokens)
 
 

@@ -315,9 +315,10 @@ def test_a_place_holds_the_newest_questions_once(shared: Any, monkeypatch: Any) 
 
     assert keep("one", "two") == ("one", "two")
     assert keep("three", "one") == ("two", "three", "one"), "only what is new is read"
+    redis_connection().xadd(place.key, {"text": "odd", "vector": b"1234"})  # of another shape: passed over
     assert keep("four") == ("three", "one", "four")
     kept._kept.clear()
-    assert keep("five") == ("one", "four", "five"), "Redis holds no more than that"
+    assert keep("five") == ("four", "five"), "Redis holds three, and one of them is odd"
     assert isinstance(kept.get(place.key)[1], Kept) and kept.get(place.key)[1].vectors.dtype == np.float16  # type: ignore[index]
 
 
