@@ -18,7 +18,7 @@ from tenants.admin_base import TenantModelAdmin
 class ModelSettingsAdmin(TenantModelAdmin):
     may_change = True
     list_display = ("shown_order", "shown_routing", "shown_tokens", "updated_at")
-    fields = ("order", "routing", "prompt_tokens", "cache_seconds")
+    fields = ("order", "routing", "prompt_tokens", "cache_seconds", "semantic_cache")
     export_fields = (*fields, "updated_at")
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:

@@ -44,9 +44,16 @@ def test_models_are_set_once_changed_and_checked_as_the_api_does(shared: Any, co
     assert "anthropic claude-sonnet-5-5" in ada.get(url_of(ModelSettings, "changelist")).content.decode()
     assert ada.get(add).status_code == 403, "there is one already"
     change = url_of(ModelSettings, "change", row.pk)
-    assert ada.post(change, NEW | {"order": "[]", "routing": ""}).status_code == 302
+    assert not told["semantic_cache"], "its box was not ticked"
+    ticked = {"order": "[]", "routing": "", "semantic_cache": "on"}
+    assert ada.post(change, NEW | ticked).status_code == 302
     told = send(shared.ada, "get", "model-settings").json()
-    assert told["order"] == [] and told["routing"] == "" and told["prompt_tokens"] == 800
+    assert (
+        told["order"] == []
+        and told["routing"] == ""
+        and told["prompt_tokens"] == 800
+        and told["semantic_cache"]
+    )
     # Nobody else's, and nobody's who does not manage.
     assert signed_in("gus").get(change).status_code == 404
     assert signed_in("nina").get(change).status_code in (302, 403)
