@@ -18,6 +18,7 @@ from redis.exceptions import RedisError, ResponseError
 logger = structlog.get_logger(__name__)
 
 RETRY_SECONDS = 1.0
+CONNECT_SECONDS = 2.0
 _WATCH_SECONDS = 0.05
 _CRLF = b"\r\n"
 
@@ -50,7 +51,7 @@ class RedisPipe(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._is_ready = False
-        self._waiting: deque[tuple[float, asyncio.Future[Any]]] = deque()
+        self._waiting: deque[asyncio.Future[Any]] = deque()
         self._out: list[bytes] = []
         self._read = b""
         self._connecting: asyncio.Task[None] | None = None
@@ -80,7 +81,7 @@ class RedisPipe(asyncio.Protocol):
             self._loop.call_soon(self._flush)
         self._out.append(command)
         future = self._loop.create_future()
-        self._waiting.append((self._loop.time(), future))
+        self._waiting.append(future)
         return future
 
     def close(self) -> None:
@@ -95,11 +96,10 @@ class RedisPipe(asyncio.Protocol):
 
     async def _connect(self) -> None:
         try:
-            async with asyncio.timeout(self._seconds):
-                transport = await self._open()
-            self._transport = transport
-            for command in self._greeting():
-                async with asyncio.timeout(self._seconds):
+            # Nobody waits for it, and this process may be busy.
+            async with asyncio.timeout(max(self._seconds, CONNECT_SECONDS)):
+                self._transport = await self._open()
+                for command in self._greeting():
                     await self._send(command)
             if self._transport is None:
                 return
@@ -135,14 +135,19 @@ class RedisPipe(asyncio.Protocol):
             commands.append(pack(b"SELECT", str(known["db"]).encode()))
         return [*commands, pack(b"PING")]
 
-    def _watch(self) -> None:
-        """One timer for all calls: they are answered in their order, so the first is the one that waits longest."""
+    def _watch(self, waited: "asyncio.Future[Any] | None" = None, looks: int = 0) -> None:
+        """One timer for all calls: they are answered in their order, so the first is the one that waits longest.
+
+        Looks are counted, not seconds: when this process was busy for a second, the reply is here and has only to be read.
+        """
         if self._transport is None:
             return
-        if self._waiting and self._loop.time() - self._waiting[0][0] > self._seconds:
+        first = self._waiting[0] if self._waiting else None
+        looks = looks + 1 if first is waited and first is not None else 0
+        if looks * _WATCH_SECONDS > self._seconds:
             self._end(PipeDown("no answer in time"))
             return
-        self._loop.call_later(_WATCH_SECONDS, self._watch)
+        self._loop.call_later(_WATCH_SECONDS, self._watch, first, looks)
 
     def _end(self, error: Exception) -> None:
         transport, self._transport, self._is_ready = self._transport, None, False
@@ -151,7 +156,7 @@ class RedisPipe(asyncio.Protocol):
             transport.abort()
         self._read, self._out = b"", []
         waiting, self._waiting = self._waiting, deque()
-        for _, future in waiting:
+        for future in waiting:
             if not future.done():
                 future.set_exception(error)
 
@@ -162,7 +167,7 @@ class RedisPipe(asyncio.Protocol):
         try:
             while at < len(read):
                 reply, at = _take_reply(read, at)
-                _, future = self._waiting.popleft()
+                future = self._waiting.popleft()
                 if future.done():  # its caller has gone
                     continue
                 if isinstance(reply, ResponseError):

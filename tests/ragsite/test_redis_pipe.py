@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -92,6 +93,17 @@ async def test_a_server_that_hangs_fails_every_call_in_time() -> None:
         with pytest.raises(PipeDown):
             pipe.call(pack(b"A"))
         pipe.close()
+
+
+async def test_a_busy_process_does_not_take_its_own_time_for_the_servers() -> None:
+    pipe = await opened(config().redis_url, seconds=0.1)
+    for _ in range(3):
+        call = pipe.call(pack(b"ECHO", b"here"))
+        await asyncio.sleep(0)
+        time.sleep(0.4)  # the reply comes meanwhile; nobody reads it
+        assert await call == b"here"
+    assert pipe.is_up and pipe.generation == 1
+    pipe.close()
 
 
 async def test_a_lost_connection_is_made_anew_under_another_number(monkeypatch: pytest.MonkeyPatch) -> None:
