@@ -9,7 +9,7 @@ import json
 import time
 import unicodedata
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
@@ -132,15 +132,19 @@ async def count_moved_answer(*, tenant_id: UUID, shown: bool) -> None:
         logger.warning("cache not counted", error=type(error).__name__)
 
 
-async def write_answer(*, key: str, answer: CachedAnswer, seconds: int) -> None:
-    """Keeps an answer for ``seconds``, as a stale one in the last part of them; a failure costs nothing but the next hit."""
+async def write_answer(*, key: str, answer: CachedAnswer, seconds: int) -> CachedAnswer | None:
+    """Keeps an answer for ``seconds``, as a stale one in the last part of them; a failure costs nothing but the next hit.
+
+    Returns:
+        What is cached now.
+    """
     if seconds <= 0:
-        return
-    value = {"payload": answer.payload, "old_at": time.time() + seconds * FRESH_PART}
+        return None
+    kept = replace(answer, old_at=time.time() + seconds * FRESH_PART, stamp=uuid.uuid4().hex.encode())
     fields: Any = {
         "version": answer.corpus_version,
-        "stamp": uuid.uuid4().hex,
-        "body": json.dumps(value, default=str),
+        "stamp": kept.stamp,
+        "body": json.dumps({"payload": answer.payload, "old_at": kept.old_at}, default=str),
     }
     try:
         pipeline = redis_client().pipeline()
@@ -149,3 +153,5 @@ async def write_answer(*, key: str, answer: CachedAnswer, seconds: int) -> None:
         await pipeline.execute()
     except (RedisError, OSError, TimeoutError) as error:
         logger.warning("answer not cached", error=type(error).__name__)
+        return None
+    return kept

@@ -83,7 +83,7 @@ class Journey:
     cached: dict[str, Any] | None = None
     key: str = ""  # of the exact cache
     fingerprint: str = ""  # of the configuration that it is answered under
-    found: "CachedAnswer | None" = None  # what the exact cache held
+    found: "CachedAnswer | None" = None  # what the exact cache holds of it
     renewing: str = ""  # the key of a cached answer that is shown although it is to be made again
     has_moved: bool = False  # … because the corpus has moved on
     warnings: tuple[str, ...] = ()

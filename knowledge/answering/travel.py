@@ -170,7 +170,7 @@ async def _make(
         }
         seconds = await run_db(seconds_to_keep, journey, config=config)
         answer = CachedAnswer(corpus_version=prepared.corpus_version, payload=payload)
-        await write_answer(key=key, answer=answer, seconds=seconds)
+        journey.found = await write_answer(key=key, answer=answer, seconds=seconds)
         if asks_anew and journey.answered and seconds > 0:
             await keep_question(place, text=journey.standalone)
         if journey.finished and response_to and response is None:

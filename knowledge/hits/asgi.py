@@ -3,12 +3,13 @@
 import asyncio
 import hashlib
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from knowledge.hits.lookup import Hit, Lookup, answer_command, look_at_gates, member_command
+from knowledge.hits.lookup import Hit, Lookup, Refused, answer_command, look_at_gates, member_command
 from knowledge.hits.memory import MOST_ANSWERS, MOST_MEMBERS, KnownAnswer, KnownMember, Memory
 from knowledge.hits.records import member_record, time_of
 from knowledge.hits.shape import Headers, shape_of
@@ -27,12 +28,16 @@ Application = Callable[[Any, Any, Any], Awaitable[None]]
 
 PATH = "/api/v1/query"
 MOST_BODY = 16 * 1024
+WAIT_SECONDS = 1.0
 # What any of these asks for is Django's business.
 _OTHER_HEADERS = frozenset({b"cookie", b"idempotency-key", b"content-encoding", b"expect"})
 _ACCEPTED = frozenset({b"", b"*/*", b"application/json", b"application/json, text/plain, */*"})
 # The response may depend on these; the rest of the headers changes nothing about it.
 _FRONT = (b"host", b"accept", b"x-forwarded-proto")
 _ONCE = frozenset({b"authorization", b"x-api-key", b"content-type", b"content-length", *_FRONT})
+
+# What holds these words may be no question that is remembered; nobody is to wait for it.
+_UNSHARED = (b'"cache"', b'"conversation"')
 
 _REQUESTS = REQUESTS.labels("query", "cached")
 _LATENCY = REQUEST_LATENCY.labels("query")
@@ -68,6 +73,7 @@ class FastHits:
         self._enabled = enabled
         self._members: Memory[KnownMember] = Memory(most=MOST_MEMBERS)
         self._answers: Memory[KnownAnswer] = Memory(most=MOST_ANSWERS)
+        self._under_way: dict[object, asyncio.Future[None]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._generation = 0
         self._pipe: RedisPipe
@@ -100,7 +106,8 @@ class FastHits:
         token = current_ticket.set(ticket)
         try:
             remember = partial(self._remember, ticket, asked, body or b"")
-            await self._application(scope, receive, _listen(send, ticket, remember))
+            with self._one_under_way(asked, body or b""):
+                await self._application(scope, receive, _listen(send, ticket, remember))
         finally:
             current_ticket.reset(token)
 
@@ -126,7 +133,11 @@ class FastHits:
         member = self._members.get(asked.credential)
         if member is None:
             return None
-        answer = self._answers.get((member.place, asked.front, body))
+        key = (member.place, asked.front, body)
+        answer = self._answers.get(key)
+        if answer is None and (under_way := self._under_way.get(key)):
+            await asyncio.wait({under_way}, timeout=WAIT_SECONDS)
+            answer = self._answers.get(key)
         now = time.time()
         if answer is None or answer.gates != member.gates or now >= member.expires or now >= answer.old_at:
             return None
@@ -134,7 +145,30 @@ class FastHits:
         hit = await self._lookup.find(
             member=member, answer=answer, address=client[0] if client else "", begun=begun
         )
-        return None if hit is None else _respond(hit, member, answer)
+        match hit:
+            case Hit():
+                return _respond(hit, member, answer)
+            case Refused.GATE:
+                self._members.forget(asked.credential)
+                self._answers.forget(key)
+            case Refused.ANSWER:
+                self._answers.forget(key)
+        return None
+
+    @contextmanager
+    def _one_under_way(self, asked: Asked, body: bytes) -> Iterator[None]:
+        """While Django answers what many may ask, the others wait a moment for what is to be remembered of it."""
+        member = self._members.get(asked.credential)
+        key = (member.place, asked.front, body) if member else None
+        if key is None or key in self._under_way or any(word in body for word in _UNSHARED):
+            yield
+            return
+        done = self._under_way[key] = asyncio.get_running_loop().create_future()
+        try:
+            yield
+        finally:
+            del self._under_way[key]
+            done.set_result(None)
 
     async def _open_ticket(self, asked: Asked) -> Ticket | None:
         tenant_id = tenant_of_credential(asked.raw)
@@ -168,7 +202,8 @@ class FastHits:
         )
         self._members.put(asked.credential, member, since=ticket.since)
         found = journey.found
-        if found is None or journey.renewing or not found.stamp:
+        question = journey.question
+        if found is None or journey.renewing or question.conversation or not question.use_cache:
             return
         shape = shape_of(headers=ticket.headers, body=ticket.body)
         if shape is None:

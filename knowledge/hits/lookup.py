@@ -3,6 +3,7 @@
 import hashlib
 import time
 from dataclasses import dataclass
+from enum import Enum
 from uuid import UUID, uuid4
 
 from redis.exceptions import RedisError, ResponseError
@@ -19,22 +20,22 @@ MOST_RECORDS = 200_000
 
 # KEYS: both gates, the tenant's counts, the stream of records and the set of their ids, the answer, then a bucket each.
 # ARGV: both stamps, the answer's corpus version and stamp, how many records there may be, the tokens wanted, the buckets'
-# quotas, and last the record and its id. Returns what is left in the buckets, between spaces, or nothing: then nothing was
-# taken, and Django answers.
+# quotas, and last the record and its id. Returns what is left in the buckets, between spaces, or a word of why Django is to
+# answer: then nothing was taken.
 _HIT = (
     TAKE_FUNCTION
     + """
 for i = 1, 2 do
-  if redis.call('HGET', KEYS[i], 'stamp') ~= ARGV[i] or redis.call('HLEN', KEYS[i]) ~= 1 then return '' end
+  if redis.call('HGET', KEYS[i], 'stamp') ~= ARGV[i] or redis.call('HLEN', KEYS[i]) ~= 1 then return 'gate' end
 end
 local found = redis.call('HMGET', KEYS[6], 'version', 'stamp')
-if found[1] ~= ARGV[3] or found[2] ~= ARGV[4] then return '' end
-if redis.call('XLEN', KEYS[4]) >= tonumber(ARGV[5]) then return '' end
+if found[1] ~= ARGV[3] or found[2] ~= ARGV[4] then return 'answer' end
+if redis.call('XLEN', KEYS[4]) >= tonumber(ARGV[5]) then return 'full' end
 local keys, quotas = {}, {}
 for i = 7, #KEYS do keys[i - 6] = KEYS[i] end
 for i = 7, #ARGV - 2 do quotas[i - 6] = ARGV[i] end
 local told, allowed = take(keys, quotas, tonumber(ARGV[6]), false)
-if not allowed then return '' end
+if not allowed then return 'limit' end
 redis.call('HINCRBY', KEYS[3], 'exact:hits', 1)
 redis.call('HINCRBY', KEYS[3], 'process:hits', 1)
 redis.call('XADD', KEYS[4], '*', 'hit', ARGV[#ARGV - 1])
@@ -54,6 +55,16 @@ class Hit:
     at: float
     milliseconds: float
     levels: list[bytes]
+
+
+class Refused(Enum):
+    """Why Django is to answer."""
+
+    GATE = "gate"
+    ANSWER = "answer"
+    FULL = "full"
+    LIMIT = "limit"
+    AWAY = "away"
 
 
 def gate_keys(tenant_id: str) -> tuple[bytes, bytes]:
@@ -82,15 +93,12 @@ class Lookup:
 
     async def find(
         self, *, member: KnownMember, answer: KnownAnswer, address: str, begun: float
-    ) -> Hit | None:
+    ) -> "Hit | Refused":
         """Takes the request from the limits, counts and records it.
 
         Args:
             address: the client's, or nothing.
             begun: ``time.perf_counter()`` of when the request came.
-
-        Returns:
-            ``None`` where Django is to answer.
         """
         request_id, at, sent = str(uuid4()).encode(), time.time(), time.perf_counter()
         milliseconds = round((sent - begun + self._last_seconds) * 1000, 2)
@@ -105,9 +113,11 @@ class Lookup:
         try:
             told = await self._call(_command(member, answer, record, request_id))
         except RedisError:
-            return None
+            return Refused.AWAY
         self._last_seconds = time.perf_counter() - sent
-        return Hit(request_id, at, milliseconds, told.split(b" ")) if told else None
+        if told.isalpha():
+            return Refused(told.decode())
+        return Hit(request_id, at, milliseconds, told.split(b" "))
 
     async def _call(self, command: bytes) -> bytes:
         """By the script's digest; a server that does not know it (any more) is given it."""

@@ -1,8 +1,8 @@
 """Hits on their way into the database: a stream in Redis, which one process at a time writes down in its order.
 
 At least once, and idempotent: a row's id is the request's. What is in the database leaves the stream after the commit, so a
-process that dies in between leaves its batch to the next. A hit's row is that of the same answer when Django showed it, with
-another asker, time and id, so a record names that row instead of carrying the text.
+process that dies in between leaves its batch to the next. A hit's row is that of the same answer when Django made or showed
+it, with another asker, time and id, so a record names that row instead of carrying the text.
 """
 
 import json
@@ -172,6 +172,12 @@ def _statements() -> list[str]:
         "conversation_id": "hit.id",
         "user_id": "hit.user_id",
         "role_name": "hit.role_name",
+        "cache": "'exact'",
+        "status": "'cached'",
+        "stop_reason": "''",
+        "input_tokens": "0",
+        "output_tokens": "0",
+        "cost_usd": "0",
         "latency_ms": "hit.milliseconds",
         "timings": "jsonb_build_object('cache', hit.milliseconds)",
         "created_at": "hit.at",
@@ -200,7 +206,7 @@ def _statements() -> list[str]:
         "target_type": "'answer'",
         "target_id": "hit.id::text",
         "detail": "jsonb_build_object('documents', to_jsonb(answer.document_ids), 'answered', answer.answered,"
-        " 'cache', answer.cache, 'credential', hit.credential)",
+        " 'cache', 'exact', 'credential', hit.credential)",
         "address": "nullif(hit.address, '')::inet",
         "request_id": "hit.id::text",
     }

@@ -12,6 +12,12 @@ Headers = list[tuple[bytes, bytes]]
 # Each request's own, in the body and among the headers.
 OWN = ("request_id", "conversation", "latency_ms", "timings", "timestamp")
 _OWN_HEADERS = frozenset({b"x-request-id", b"content-length", b"ratelimit", b"ratelimit-policy"})
+# What a hit says in the place of what its answer's own making cost.
+_OF_A_HIT = {
+    "cache": "exact",
+    "cache_hit": True,
+    "usage": {"input_tokens": 0, "output_tokens": 0, "cost_usd": "0"},
+}
 # A response that carries one of these is for one client alone.
 _PRIVATE_HEADERS = frozenset({b"set-cookie", b"idempotency-replayed"})
 
@@ -43,7 +49,11 @@ class ResponseShape:
 
 
 def shape_of(*, headers: Headers, body: bytes) -> ResponseShape | None:
-    """The shape of a response of Django's, from which that very response can be made again; ``None`` for any other."""
+    """The shape of a hit on the answer that Django's response shows, of a miss or of a hit.
+
+    Returns:
+        ``None`` for a response from which it could not itself be made again, byte for byte.
+    """
     names = {name.lower() for name, _ in headers}
     if names & _PRIVATE_HEADERS:
         return None
@@ -52,17 +62,17 @@ def shape_of(*, headers: Headers, body: bytes) -> ResponseShape | None:
         own = {name: dump_json(document[name]).encode() for name in OWN}
     except (ValueError, KeyError, TypeError):
         return None
-    order = tuple(name for name in document if name in own)
+    kept = tuple(each for each in headers if each[0].lower() not in _OWN_HEADERS)
+    _, again = _cut(document, headers=kept).fill(own=own, request_id=b"", limits=())
+    return _cut(document | _OF_A_HIT, headers=kept) if again == body else None
+
+
+def _cut(document: dict[str, Any], *, headers: tuple[tuple[bytes, bytes], ...]) -> ResponseShape:
+    order = tuple(name for name in document if name in OWN)
     marks = {name: uuid.uuid4().hex for name in order}
     parts: list[bytes] = []
     rest = dump_json(document | marks).encode()
     for name in order:
         part, _, rest = rest.partition(f'"{marks[name]}"'.encode())
         parts.append(part)
-    shape = ResponseShape(
-        headers=tuple(each for each in headers if each[0].lower() not in _OWN_HEADERS),
-        parts=(*parts, rest),
-        order=order,
-    )
-    _, again = shape.fill(own=own, request_id=b"", limits=())
-    return shape if again == body else None
+    return ResponseShape(headers=headers, parts=(*parts, rest), order=order)

@@ -6,9 +6,11 @@ import re
 import socket
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
+import httpx
 import pytest
 import redis
 from django.db.backends.utils import CursorWrapper
@@ -19,6 +21,7 @@ from knowledge.hits.memory import Memory
 from knowledge.hits.writer import RecordWriter
 from ragsite.core.config import config
 from ragsite.core.redis import redis_connection
+from tenants.keys import create_api_key
 from tenants.models import Budget, Tenant
 from tenants.scope import scope
 from tests.knowledge.answering.test_rate_limits import items
@@ -26,6 +29,7 @@ from tests.knowledge.helpers import HOLD_TIMER, check_answer, check_problem, eve
 from tests.knowledge.hits_site import Asker, asker, is_fast, new_question
 from tests.knowledge.shared import _django_db_helper, on_shared_cast  # noqa: F401
 from tests.live import serve
+from tests.stub_provider import Block, Reply, StubProvider
 
 pytestmark = on_shared_cast
 OWN = {"request_id", "conversation", "latency_ms", "timings", "timestamp"}
@@ -46,8 +50,7 @@ def nina(shared: Any, site: str) -> Iterator[Asker]:
 
 
 def test_the_response_is_that_of_django(nina: Asker) -> None:
-    nina.post()
-    slow, fast = nina.post(), nina.warm()
+    slow, fast = slow_hit(nina), nina.warm()
     assert not is_fast(slow) and slow.json()["cache"] == "exact"
     check_answer(fast.json())
     assert list(fast.json()) == list(slow.json())
@@ -67,6 +70,12 @@ def test_the_response_is_that_of_django(nina: Asker) -> None:
     for name in set(fast.headers) - OWN_HEADERS:
         assert fast.headers[name] == slow.headers[name], name
     assert int(fast.headers["content-length"]) == len(fast.content)
+
+
+def slow_hit(nina: Asker) -> httpx.Response:
+    """A hit of Django's, of a request that differs from the others in nothing that the answer shows."""
+    nina.post()
+    return nina.client.post("/api/v1/query", json={"question": HOLD_TIMER}, headers={"cookie": "a=b"})
 
 
 @contextmanager
@@ -312,3 +321,50 @@ async def test_lifespan_and_other_paths_are_handed_on() -> None:
     ):
         await application(scope_, nothing, nothing)
         assert seen.pop() == (scope_, nothing, nothing)
+
+
+def test_after_a_miss_the_next_is_a_hit_that_says_so(shared: Any, nina: Asker) -> None:
+    question = new_question()
+    nina.warm()  # now she is known
+    miss, fast, again = nina.post(question), nina.post(question), nina.post(question)
+    assert miss.json()["cache"] == "miss" and is_fast(fast) and is_fast(again)
+    with asker(str(nina.client.base_url), shared.nina, **{"X-API-Key": key_of(shared)}) as other:
+        slow = other.post(question)  # nobody knows the key yet
+    assert not is_fast(slow) and slow.json()["cache"] == "exact"
+    for name in set(slow.json()) - OWN:
+        assert fast.json()[name] == slow.json()[name], name
+    assert list(fast.json()) == list(slow.json())
+
+
+def key_of(shared: Any) -> str:
+    with scope(tenant_id=shared.acme.pk, tags=None):
+        return create_api_key(
+            principal=shared.ada.principal, member=shared.nina.membership, name=new_question()
+        )[1]
+
+
+def test_a_conversations_question_and_one_asked_afresh_are_never_remembered(nina: Asker) -> None:
+    begun = nina.warm().json()["request_id"]
+    for _ in range(4):
+        response = nina.post("What does code 809 of the VPN client mean?", conversation=begun)
+        assert not is_fast(response) and response.json()["conversation"] == begun
+    for _ in range(3):
+        response = nina.post(cache=False)
+        assert not is_fast(response) and response.json()["cache"] == "miss"
+    assert not is_fast(nina.post(cache=True))
+    assert is_fast(nina.post(cache=True)), "that is a question as any other"
+
+
+def test_of_many_at_once_django_answers_one(model: StubProvider, nina: Asker) -> None:
+    nina.warm()
+    question, asked = new_question(), len(model.requests)
+    model.script(
+        Reply(blocks=(Block("The hold timer is 30 seconds.", cites=((0, 0, 1),)),), delta_seconds=0.1)
+    )
+    with ThreadPoolExecutor(8) as pool:
+        first = pool.submit(nina.post, question)
+        eventually(lambda: len(model.requests) > asked, 10, "it was not asked")
+        rest = list(pool.map(lambda _: nina.post(question), range(7)))
+    assert first.result().json()["cache"] == "miss"
+    assert all(is_fast(response) for response in rest), [response.json()["timings"] for response in rest]
+    assert len(model.requests) == asked + 1
