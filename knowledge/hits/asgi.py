@@ -11,7 +11,7 @@ from typing import Any
 
 from knowledge.hits.lookup import Hit, Lookup, Refused, answer_command, look_at_gates, member_command
 from knowledge.hits.memory import MOST_ANSWERS, MOST_MEMBERS, KnownAnswer, KnownMember, Memory
-from knowledge.hits.records import member_record, time_of
+from knowledge.hits.records import member_record
 from knowledge.hits.shape import Headers, shape_of
 from knowledge.hits.ticket import Ticket, current_ticket
 from knowledge.hits.writer import RecordWriter
@@ -299,7 +299,7 @@ def _respond(hit: Hit, member: KnownMember, answer: KnownAnswer) -> tuple[Header
         "conversation": quoted,
         "latency_ms": milliseconds,
         "timings": b'{"cache":%b}' % milliseconds,
-        "timestamp": b'"%b"' % time_of(hit.at).isoformat().encode(),
+        "timestamp": b'"%b"' % hit.at,
     }
     return answer.shape.fill(
         own=own, request_id=hit.request_id, limits=limit_headers(member.buckets, hit.levels)

@@ -3,6 +3,7 @@
 import hashlib
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import Enum
 from uuid import UUID, uuid4
 
@@ -19,9 +20,9 @@ from tenants.rates import TAKE_FUNCTION, Bucket
 MOST_RECORDS = 200_000
 
 # KEYS: both gates, the tenant's counts, the stream of records and the set of their ids, the answer, then a bucket each.
-# ARGV: both stamps, the answer's corpus version and stamp, how many records there may be, the tokens wanted, the buckets'
-# quotas, and last the record and its id. Returns what is left in the buckets, between spaces, or a word of why Django is to
-# answer: then nothing was taken.
+# ARGV: both stamps, the answer's corpus version and stamp, how many records there may be, the tokens wanted, the tenant,
+# the buckets' quotas, and last the record and its id. Returns what is left in the buckets, between spaces, or a word of
+# why Django is to answer: then nothing was taken.
 _HIT = (
     TAKE_FUNCTION
     + """
@@ -33,12 +34,12 @@ if found[1] ~= ARGV[3] or found[2] ~= ARGV[4] then return 'answer' end
 if redis.call('XLEN', KEYS[4]) >= tonumber(ARGV[5]) then return 'full' end
 local keys, quotas = {}, {}
 for i = 7, #KEYS do keys[i - 6] = KEYS[i] end
-for i = 7, #ARGV - 2 do quotas[i - 6] = ARGV[i] end
+for i = 8, #ARGV - 2 do quotas[i - 7] = ARGV[i] end
 local told, allowed = take(keys, quotas, tonumber(ARGV[6]), false)
 if not allowed then return 'limit' end
 redis.call('HINCRBY', KEYS[3], 'exact:hits', 1)
 redis.call('HINCRBY', KEYS[3], 'process:hits', 1)
-redis.call('XADD', KEYS[4], '*', 'hit', ARGV[#ARGV - 1])
+redis.call('XADD', KEYS[4], '*', 'tenant', ARGV[7], 'id', ARGV[#ARGV], 'hit', ARGV[#ARGV - 1])
 redis.call('SADD', KEYS[5], ARGV[#ARGV])
 return table.concat(told, ' ')
 """
@@ -49,10 +50,10 @@ _LOAD = pack(b"SCRIPT", b"LOAD", _HIT.encode())
 
 @dataclass(frozen=True)
 class Hit:
-    """``levels`` is what is left of the rate limits, as ``tenants.rates.limit_headers`` takes it."""
+    """``at`` is ISO 8601; ``levels`` is what is left of the rate limits, as ``tenants.rates.limit_headers`` takes it."""
 
     request_id: bytes
-    at: float
+    at: bytes
     milliseconds: float
     levels: list[bytes]
 
@@ -100,7 +101,8 @@ class Lookup:
             address: the client's, or nothing.
             begun: ``time.perf_counter()`` of when the request came.
         """
-        request_id, at, sent = str(uuid4()).encode(), time.time(), time.perf_counter()
+        request_id, at = str(uuid4()).encode(), datetime.now(UTC).isoformat().encode()
+        sent = time.perf_counter()
         milliseconds = round((sent - begun + self._last_seconds) * 1000, 2)
         record = record_of(
             member=member.record,
@@ -140,11 +142,11 @@ def member_command(
     keys = [*gate_keys(str(tenant_id)), *(key.encode() for key in (counts, stream_key(), ids_key()))]
     quotas = [b"%d" % quota for bucket in buckets for quota in (bucket.requests, bucket.tokens)]
     number = len(keys) + 1 + len(buckets)
-    parts = 3 + number + 6 + len(quotas) + 2
+    parts = 3 + number + 7 + len(quotas) + 2
     return (
         b"*%d\r\n" % parts + pack_parts(b"EVALSHA", _HIT_DIGEST, b"%d" % number, *keys),
         pack_parts(*(bucket.key.encode() for bucket in buckets), *gates),
-        pack_parts(b"%d" % MOST_RECORDS, b"%d" % tokens, *quotas),
+        pack_parts(b"%d" % MOST_RECORDS, b"%d" % tokens, str(tenant_id).encode(), *quotas),
     )
 
 

@@ -8,12 +8,12 @@ it, with another asker, time and id, so a record names that row instead of carry
 import json
 import time
 from collections import defaultdict
-from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 from uuid import UUID
 
 import structlog
-from django.core.cache import cache
+from django.core.cache import cache as django_cache
 from django.db import connections
 from django.db.utils import DataError, IntegrityError
 from redis.exceptions import RedisError
@@ -39,31 +39,33 @@ redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return 1
 """
 
+# One parameter, a JSON array: taking records apart is PostgreSQL's work, this process answers questions meanwhile.
 _RECORDED = """
-SELECT * FROM unnest(%s::uuid[], %s::uuid[], %s::timestamptz[], %s::float8[], %s::text[], %s::bigint[], %s::text[],
-    %s::text[], %s::text[], %s::text[])
-    AS hit (id, answer_id, at, milliseconds, address, user_id, username, role_name, method, credential)
+SELECT asked.id, asked.answer_id, asked.at, asked.milliseconds, nullif(asked.address, '')::inet AS address, who.*
+FROM jsonb_to_recordset(%s::jsonb)
+        AS asked (id uuid, answer_id uuid, at timestamptz, milliseconds float8, address text, who jsonb),
+    jsonb_to_record(asked.who)
+        AS who (user_id bigint, username text, role_name text, method text, credential text)
 """
 
 
 def stream_key() -> str:
-    return f"{cache.key_prefix}:hits"
+    return f"{django_cache.key_prefix}:hits"
 
 
 def ids_key() -> str:
     """The ids of what is in the stream."""
-    return f"{cache.key_prefix}:hits:ids"
+    return f"{django_cache.key_prefix}:hits:ids"
 
 
 def _lease_key() -> str:
-    return f"{cache.key_prefix}:hits:writer"
+    return f"{django_cache.key_prefix}:hits:writer"
 
 
 def member_record(principal: Principal) -> bytes:
     """A member's part of a record."""
     membership = principal.membership
     who = {
-        "tenant": str(membership.tenant_id),
         "user_id": membership.user_id,
         "username": membership.user.username,
         "role_name": membership.role.name,
@@ -74,22 +76,17 @@ def member_record(principal: Principal) -> bytes:
 
 
 def record_of(
-    *, member: bytes, answer_id: bytes, request_id: bytes, at: float, milliseconds: float, address: str
+    *, member: bytes, answer_id: bytes, request_id: bytes, at: bytes, milliseconds: float, address: str
 ) -> bytes:
-    """A record; ``at`` in seconds since 1970, ``address`` the client's IP address or nothing."""
-    return b'{"who":%b,"answer_id":"%b","id":"%b","at":%b,"milliseconds":%b,"address":"%b"}' % (
+    """A record; ``at`` is ISO 8601, ``address`` the client's IP address or nothing."""
+    return b'{"who":%b,"answer_id":"%b","id":"%b","at":"%b","milliseconds":%b,"address":"%b"}' % (
         member,
         answer_id,
         request_id,
-        repr(at).encode(),
+        at,
         repr(milliseconds).encode(),
         address.encode(),
     )
-
-
-def time_of(at: float) -> datetime:
-    """When a hit was, to the microsecond: in its row and in its response."""
-    return datetime.fromtimestamp(at, tz=UTC)
 
 
 def hold_lease(holder: str) -> bool:
@@ -119,54 +116,36 @@ def write_records(*, most: int = BATCH) -> int:
     """
     client: Any = redis_connection()
     entries = client.xrange(stream_key(), count=most)
-    by_tenant: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for entry_id, fields in entries:
-        try:
-            record = json.loads(fields[b"hit"])
-            by_tenant[record["who"]["tenant"]].append(record)
-        except (ValueError, KeyError, TypeError):
-            logger.error("hit dropped: not a record", entry=entry_id.decode())
+    by_tenant: dict[bytes, list[bytes]] = defaultdict(list)
+    for _, fields in entries:
+        by_tenant[fields[b"tenant"]].append(fields[b"hit"])
     for tenant_id, records in by_tenant.items():
-        with scope(tenant_id=UUID(tenant_id), tags=()):
+        with scope(tenant_id=UUID(tenant_id.decode()), tags=()):
             _store(records)
     if entries:
         pipeline = client.pipeline()
         pipeline.xdel(stream_key(), *(entry_id for entry_id, _ in entries))
-        ids = [record["id"] for records in by_tenant.values() for record in records]
-        if ids:
-            pipeline.srem(ids_key(), *ids)
+        pipeline.srem(ids_key(), *(fields[b"id"] for _, fields in entries))
         pipeline.execute()
     return len(entries)
 
 
-def _store(records: list[dict[str, Any]]) -> None:
+def _store(records: list[bytes]) -> None:
     """Of one tenant. A batch that is refused is halved, until the record is alone that is."""
     try:
         with atomic(), connections[alias()].cursor() as cursor:
-            for statement in _statements():
-                cursor.execute(statement, _arrays(records))
+            cursor.execute(_statement(), [f"[{b','.join(records).decode()}]"])
     except (DataError, IntegrityError) as error:
         if len(records) == 1:
-            logger.error("hit dropped: refused", answer=records[0]["id"], error=type(error).__name__)
+            logger.error("hit dropped: refused", record=records[0].decode(), error=type(error).__name__)
             return
         middle = len(records) // 2
         _store(records[:middle])
         _store(records[middle:])
 
 
-def _arrays(records: list[dict[str, Any]]) -> list[list[Any]]:
-    who = ("user_id", "username", "role_name", "method", "credential")
-    return [
-        [UUID(record["id"]) for record in records],
-        [UUID(record["answer_id"]) for record in records],
-        [time_of(record["at"]) for record in records],
-        [record["milliseconds"] for record in records],
-        [record["address"] for record in records],
-        *([record["who"][name] for record in records] for name in who),
-    ]
-
-
-def _statements() -> list[str]:
+@cache
+def _statement() -> str:
     own = {
         "id": "hit.id",
         "conversation_id": "hit.id",
@@ -207,17 +186,20 @@ def _statements() -> list[str]:
         "target_id": "hit.id::text",
         "detail": "jsonb_build_object('documents', to_jsonb(answer.document_ids), 'answered', answer.answered,"
         " 'cache', 'exact', 'credential', hit.credential)",
-        "address": "nullif(hit.address, '')::inet",
+        "address": "hit.address",
         "request_id": "hit.id::text",
     }
-    return [_insert(Conversation, conversation), _insert(AuditEvent, event), _insert(Answer, answer)]
+    return (
+        f"WITH hit AS MATERIALIZED ({_RECORDED}), conversation AS ({_insert(Conversation, conversation)}),"
+        f" event AS ({_insert(AuditEvent, event)}) {_insert(Answer, answer)}"
+    )
 
 
 def _insert(model: Any, values: dict[str, str]) -> str:
     assert {field.column for field in model._meta.concrete_fields} == set(values), model
     return (
         f"INSERT INTO {model._meta.db_table} ({', '.join(values)}) SELECT {', '.join(values.values())}"  # noqa: S608
-        f" FROM ({_RECORDED}) AS hit JOIN {Answer._meta.db_table} AS answer ON answer.id = hit.answer_id"
+        f" FROM hit JOIN {Answer._meta.db_table} AS answer ON answer.id = hit.answer_id"
         # Written before, it stays as it is, without its conversation too, where that was deleted meanwhile.
         f" WHERE NOT EXISTS (SELECT FROM {Answer._meta.db_table} AS there WHERE there.id = hit.id)"
         " ON CONFLICT (id) DO NOTHING"

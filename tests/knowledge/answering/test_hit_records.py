@@ -6,6 +6,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -62,11 +63,12 @@ def add_hit(shared: Any, template: str, **values: Any) -> str:
         "member": member_record(shared.nina.principal),
         "answer_id": template.encode(),
         "request_id": str(uuid.uuid4()).encode(),
-        "at": time.time(),
+        "at": datetime.now(UTC).isoformat().encode(),
         "milliseconds": 0.4,
         "address": "192.0.2.7",
     } | values
-    redis_connection().xadd(stream_key(), {"hit": record_of(**facts)})
+    fields: Any = {"tenant": str(shared.acme.pk), "id": facts["request_id"], "hit": record_of(**facts)}
+    redis_connection().xadd(stream_key(), fields)
     redis_connection().sadd(ids_key(), facts["request_id"])
     return str(facts["request_id"].decode())
 
@@ -168,7 +170,8 @@ def test_a_record_that_is_refused_takes_no_other_with_it(shared: Any, acme: Any)
     good = [add_hit(shared, template) for _ in range(3)]
     bad = [add_hit(shared, template, member=gone), add_hit(shared, template, address="nowhere")]
     good.append(add_hit(shared, template))
-    redis_connection().xadd(stream_key(), {"hit": b"not a record"})
+    nonsense: Any = {"tenant": str(shared.acme.pk), "id": "nonsense", "hit": b"not a record"}
+    redis_connection().xadd(stream_key(), nonsense)
     good.append(add_hit(shared, template))
     while has_records():
         write_records(most=4)
