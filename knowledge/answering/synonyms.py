@@ -10,7 +10,8 @@ _split = re.compile(r"\S+").findall
 
 # Said around a question.
 FRAMES = re.compile(
-    r"^(?:(?:hi|hello|hey|good (?:morning|afternoon)|dear all|all|team|sorry|excuse me|ok|okay|so|well)\b[\s,!.:-]+)+"
+    r"^(?:hi|hello|hey|good (?:morning|afternoon))(?: all| team| there| everyone)?\b[\s,!.:-]+"
+    r"|^(?:dear all|all|team|sorry|excuse me|ok|okay|so|well)\b[,!:][\s,!.:-]*"
     r"|^(?:quick|short|one|simple|just a|a) (?:more )?(?:quick )?question[\s,:.-]+"
     r"|^(?:please|pls|plz|kindly)\b[\s,:]*"
     r"|^(?:can|could|would|will) (?:you|someone|somebody|anyone|anybody) (?:please |pls |kindly |quickly )?"
@@ -41,7 +42,7 @@ REWRITES = tuple(
         (rf"(?:walk|guide|take|talk) (?:me|us) through|(?:show|tell|teach) (?:me|us) how to"
          rf"|^(?:the )?{_NOUN} (?:to|for)", "howto"),
         (r"is it (?:possible|ok|okay|allowed|permitted|fine)(?: for (?:me|us))? to", "may"), (r"why is it that", "why"),
-        (r"^(?:list|name|enumerate)(?: the)?", "what"), (r"which one of", "which of"),
+        (r"^(?:list|name|enumerate) (?:the|our)", "what"), (r"which one of", "which of"),
         (rf"(?:what|which) (?:do|must|should|can) {_WE} (?:have to |need to )?do (?:in order )?to", "howto"),
         (rf"(?:what|which) (?:is|are) the (?:right |correct |usual |exact )?{_NOUN} (?:to|for|of)", "howto"),
         (rf"how (?:do|can|could|should|would|must|may) {_WE}(?: go about)?", "howto"),
@@ -56,12 +57,11 @@ REWRITES = tuple(
         (r"(?:what|which) (?:is|was) the duration (?:of|for)", "howlong"),
         (r"how many|(?:what|which) number of|what is the count of", "howmany"),
         (r"how much", "howmuch"),
-        (r"how (?:high|large|big) (?:is|are|was|were)", "what"),
         (r"(?:on|at|by) (?:what|which) (?:date|day|time|point)|(?:what|which) (?:is|was) the (?:date"
          r"|day) (?:of|for)", "when"),
         (r"(?:by )?whom|(?:what|which) persons?", "who"),
         (r"(?:in|at) (?:what|which) places?", "where"),
-        (r"(?:give|show|tell) (?:me|us)", "what"),
+        (r"^(?:give|show|tell) (?:me|us)", "what"),
         (r"(?:if|whenever|in case|while)", "when"),
         # must, may
         (r"(?:allowed|permitted|able) to", "may"),
@@ -85,7 +85,8 @@ REWRITES = tuple(
         (r"ask(?:s|ed|ing|) for", "request"),
         (r"takes? place|took place", "happen"), (r"stands? for", "means"), (r"both of", "both"),
         (r"hold[- ]?(?:timer|time)s?", "holdtime"),
-        (r"(?:what (?:is|are) the )?meaning of|means?|meant", "means"), (r"(?:in )?(?:what|which) way", "how"),
+        (r"what (?:is|are) the meaning of|meaning of", "what means"), (r"means?|meant", "means"),
+        (r"in (?:what|which) way", "how"),
         (r"(?:built|build|builds) again", "rebuild"),
         (r"plugged (?:in)?to", "connected to"), (r"e-mail", "email"), (r"wi-fi", "wifi"),
         (r"data ?cent(?:er|re)s?", "datacentre"),
@@ -110,11 +111,11 @@ REWRITES = tuple(
 # Of no meaning of their own in a question.
 DROPPED = frozenset(
     _split(
-        "a an the this that these those our my your its us me i we you it they them there here is are be been being "
+        "a an the this that these those our my your its i we you it they them there here is are be been being "
         "am do does "
         "of on in at for with between and about regarding concerning as please kindly exactly actually just really "
         "simply then "
-        "so such also what which"
+        "so such also"
     )
 )
 # Likewise, where a question says enough without them: in questions of any form, or of one that is named
@@ -139,6 +140,14 @@ DIRECTIONS = frozenset(
 )
 ASKS_WHETHER = re.compile(
     r"(?:is|are|am|was|were|do|does|did|has|have|had|can|could|may|might|must|shall|should|will|would)\b"
+)
+# With one of these a word in -ed may be no past.
+HELPING = frozenset(_split("is are am be been being was were has have had do does did may must isset"))
+PASTS = frozenset(
+    _split(
+        "wrote took broke ran sent kept held began chose knew saw made built lost froze told stole hid bought forgot spoke "
+        "found went came gave got left led met paid read sold set shut went won rebuilt drove taught"
+    )
 )
 PAST = frozenset(_split("was were did had"))
 MODALS = frozenset({"must", "may"})

@@ -18,9 +18,11 @@ from knowledge.answering.synonyms import (
     DROPPED,
     FORMS,
     FRAMES,
+    HELPING,
     JOINTS,
     MODALS,
     PAST,
+    PASTS,
     PREPOSITIONS,
     REWRITES,
     SOFT,
@@ -28,12 +30,16 @@ from knowledge.answering.synonyms import (
 )
 
 # Terms that name nothing.
-LINKING = MODALS | DIRECTIONS | {"not", "no", "or", "when", "because"}
-NOTHING = FORMS | DROPPED | PAST | {","}
+OURSELVES = frozenset({"i", "we", "you", "they", "one", "it"})
+ASKING = (FORMS - {"means"}) | {"what"}
+LINKING = MODALS | DIRECTIONS | ASKING | {"not", "no", "or", "because"}
+NOTHING = DROPPED | PAST | {",", "means"}
 # A question that says less is too open: what it is about, one knows from what came before.
 FEWEST_TERMS = 2
 # A soft word is left out where so many others remain.
 ENOUGH_TERMS = 3
+# In longer questions nothing may move: there are too many ways to try.
+MOST_TERMS = 30
 SHORTEST_MISTYPED = 5
 MOST_MISTYPED = 2
 
@@ -60,12 +66,14 @@ class Wording:
 
     Attributes:
         forms: of the question, as `why` or `howmany`, sorted; none: what or which; `whether`: yes or no.
-        order: its terms as they come, each once.
+        order: its terms as they come, each once; `what` for what and which, and what asks in another form, are among them,
+            since `who pays Telvia` and `who does Telvia pay` differ in order alone.
         repeated: those that come more than once.
         starts: where in ``order`` a part begins: behind a preposition, a conjunction or a comma.
         led: those of them behind a preposition that has no meaning of its own.
         owned: those of them behind `of`.
         directions: words such as `from`, each with the term behind it.
+        has_subject: whether `do` stands before somebody who does it, other than ourselves.
     """
 
     forms: tuple[str, ...]
@@ -75,6 +83,7 @@ class Wording:
     led: frozenset[int]
     owned: frozenset[int]
     directions: frozenset[tuple[str, str]]
+    has_subject: bool
 
 
 def same_question(one: str, other: str) -> bool:
@@ -99,7 +108,9 @@ def same_wording(one: Wording, other: Wording) -> bool:
     heads, others = _heads(one), _heads(other)
     if any(heads[part] != others[part] for part in heads.keys() & others.keys()):
         return False  # a host of the guest network, the office of the guest network
-    return _parts(one) == _parts(other) or _is_moved(one, other) or _is_moved(other, one)
+    if one.has_subject == other.has_subject and _parts(one) == _parts(other):
+        return True
+    return _is_moved(one, other) or _is_moved(other, one)
 
 
 def _says_enough(wording: Wording) -> bool:
@@ -126,8 +137,8 @@ def _is_moved(one: Wording, other: Wording) -> bool:
     first: `on core-1, what is …`. Not both, since what comes first may have belonged to one thing or the other.
     """
     asked, order = one.order, _plain(one.order)
-    if order == _plain(other.order):
-        return True
+    if order == _plain(other.order) or len(order) > MOST_TERMS:
+        return order == _plain(other.order)
     for start, part, rest in _led_parts(one):
         if start not in one.owned and _plain(part + asked[:start] + rest) == _plain(other.order):
             return True
@@ -137,7 +148,8 @@ def _is_moved(one: Wording, other: Wording) -> bool:
         if cut and cut not in other.owned and _plain(rotated) == order:
             return True
         starts = {(at - cut) % count for at in (*other.starts, 0)}
-        if cut not in other.led and _is_turned(one, rotated, starts):
+        may_turn = one.has_subject == other.has_subject and cut not in other.led
+        if may_turn and _is_turned(one, rotated, starts):
             return True
     return False
 
@@ -147,7 +159,7 @@ def _is_turned(wording: Wording, order: tuple[str, ...], starts: set[int]) -> bo
     asked = wording.order
     for start, part, rest in _led_parts(wording):
         head = max((at for at in wording.starts if at < start), default=0)
-        for at in range(head, start):
+        for at in range(head + (asked[head] in ASKING), start):
             inner = range(at + 1, at + len(part) + start - at)
             if asked[:at] + part + asked[at:start] + rest == order and starts.isdisjoint(inner):
                 return MODALS.isdisjoint(asked[at:start])
@@ -181,21 +193,23 @@ def _mistyped(one: set[str], other: set[str]) -> dict[str, str] | None:
 
 
 def is_slip(one: str, other: str) -> bool:
-    """Whether two words are one with a slip of the fingers: two letters that changed places, or one left out or doubled,
-    inside a long word. A letter that is another one, or at an end, makes another word too easily."""
-    if min(len(one), len(other)) < SHORTEST_MISTYPED or not (one.isalpha() and other.isalpha()):
+    """Whether two words are one with a slip of the fingers: two letters that changed places, or one of a double letter left
+    out or added, inside a long word. A letter that is another one, is missing or at an end makes another word too easily:
+    `filer` is no `filter`, and no `contact` a `contract`."""
+    if (
+        one == other
+        or min(len(one), len(other)) < SHORTEST_MISTYPED
+        or not (one.isalpha() and other.isalpha())
+    ):
         return False
     if one[0] != other[0] or one[-1] != other[-1]:
         return False
+    differ = (place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
+    at = next(differ, min(len(one), len(other)))
     if len(one) == len(other):
-        at = [place for place, (a, b) in enumerate(zip(one, other, strict=True)) if a != b]
-        return (
-            len(at) == 2 and at[1] == at[0] + 1 and one[at[0]] == other[at[1]] and one[at[1]] == other[at[0]]
-        )
+        return one[at + 1 :: -1][:2] == other[at : at + 2] and one[at + 2 :] == other[at + 2 :]
     short, long = sorted((one, other), key=len)
-    return len(long) == len(short) + 1 and any(
-        long[:place] + long[place + 1 :] == short for place in range(1, len(long) - 1)
-    )
+    return long[at] == long[at - 1] and long[:at] + long[at + 1 :] == short
 
 
 @lru_cache(maxsize=4096)
@@ -211,22 +225,29 @@ def read_wording(question: str) -> Wording:
     for pattern, then in _CONTRACTIONS:
         text = pattern.sub(then, text)
     asks_whether = ASKS_WHETHER.match(text) is not None
-    is_past = not PAST.isdisjoint(re.findall(r"[a-z]+", text))
+    said = re.findall(r"[a-z]+", text)
+    is_past = not PAST.isdisjoint(said)
+    if HELPING.isdisjoint(said):  # who approved it
+        is_past = any(word in PASTS or (len(word) > 4 and word.endswith("ed")) for word in said)
     for pattern, then in REWRITES:
         text = pattern.sub(then, text)
     forms = ["whether"] if asks_whether else []
     tokens = _words(text)
     is_past = is_past or not PAST.isdisjoint(tokens)
     if tokens and tokens[-1] in DIRECTIONS:  # which range is it moved to: to which range
-        asked = next((at for at, token in enumerate(tokens) if token in FORMS or token in _ASKING), None)
+        asked = next(
+            (at for at, token in enumerate(tokens) if token in FORMS or _term_of(token) == "what"), None
+        )
         if asked is not None:
             tokens.insert(asked, tokens.pop())
     terms = [_term_of(token) for token in tokens]
     soft = [token in SOFT and _is_soft(SOFT[token], tokens) for token in tokens]
     says_enough = (
-        len({term for term, can_go in zip(terms, soft, strict=True) if not can_go} - {""}) >= ENOUGH_TERMS
+        len({term for term, can_go in zip(terms, soft, strict=True) if not can_go} - ASKING - {""})
+        >= ENOUGH_TERMS
     )
-    order: list[str] = []
+    # A few words are a question for what they name.
+    order = [] if forms or not ASKING.isdisjoint(terms) else ["what"]
     repeated: set[str] = set()
     starts, led, owned, directions = set(), set(), set(), set()
     direction = ""
@@ -258,6 +279,9 @@ def read_wording(question: str) -> Wording:
         led=frozenset(at for at in led if at < len(order)),
         owned=frozenset(owned),
         directions=frozenset(directions),
+        has_subject=any(
+            token in ("do", "does", "did") and then not in OURSELVES for token, then in pairwise(tokens)
+        ),
     )
 
 
@@ -270,10 +294,12 @@ def _is_soft(forms: str, tokens: Sequence[str]) -> bool:
 
 def _term_of(token: str) -> str:
     """What counts of a word; nothing of one without a meaning of its own."""
-    if token == "when":  # noqa: S105  a word
-        return token
+    if token in ("what", "which"):
+        return "what"
     if token in NOTHING:
         return ""
+    if token in FORMS:
+        return token
     word = token if any(map(str.isdigit, token)) else inflect(token)
     return _STANDS_FOR.get(token) or _STANDS_FOR.get(word, word)
 
@@ -305,4 +331,3 @@ def inflect(word: str) -> str:
 
 
 _STANDS_FOR = {each: inflect(first) for word, first in SYNONYMS.items() for each in (word, inflect(word))}
-_ASKING = frozenset({"what", "which"})

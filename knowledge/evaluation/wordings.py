@@ -6,8 +6,10 @@ Both sets come from the demonstration data and are the same each time they are m
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import permutations
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -36,8 +38,13 @@ class Asked:
     tuned: bool
 
 
+@cache
+def _read() -> Any:
+    return yaml.safe_load(PARAPHRASES.read_text(encoding="utf-8"))
+
+
 def read_questions() -> list[Asked]:
-    rows = yaml.safe_load(PARAPHRASES.read_text(encoding="utf-8"))["questions"]
+    rows = _read()["questions"]
     return [
         Asked(row["question"], tuple(row["paraphrases"]), row["tenant"], row["role"], row["tuned"])
         for row in rows
@@ -208,91 +215,6 @@ TEMPLATES = (
     ("Which rule is matched {} the default rule?", "before|after|by|instead of|under"),
     ("Is {} cheaper than the other?", "wave A|wave B|Telvia|Northwave"),
 )  # fmt: skip
-# Hard to tell from their first by the words alone.
-SIBLINGS = (
-    ("Which hold time do we use on eBGP sessions?", "Which hold time do we offer on eBGP sessions?"),
-    ("Which hold time do we use on eBGP sessions?", "Which hold time does the peer use on eBGP sessions?"),
-    ("What is connected to ge-0/0/1 on core-rtr-01?", "What is connected to core-rtr-01 on ge-0/0/1 of edge-rtr-01?"),
-    ("What does ERR-4711 mean?", "What does ERR-4711 mean and how do I solve it?"),
-    ("How do I reset a forgotten password?", "How do I reset a forgotten password of a colleague?"),
-    ("How do I reset a forgotten password?", "How do I reset the password that I have not forgotten?"),
-    ("Who has to approve a change of the transit policy?", "Who has to change the approval policy of the transit?"),
-    ("How many hosts may a production cell talk to?", "How many production cells may a host talk to?"),
-    ("Which company does Acme take over in Project Harbour?", "Which company takes over Acme in Project Harbour?"),
-    ("How long may a jump host session last?", "How long may a host last in a jump session?"),
-    ("Which number do I call first when a BGP session is down?",
-     "Which number do I call when the first BGP session is down?"),
-    ("What is the maximum prefix limit on a full-table transit session?",
-     "What is the limit of full-table transit sessions?"),
-    ("A warehouse runs on its secondary line, what still works?", "A warehouse runs on its secondary line, what works?"),
-    ("How do I fail over the fra1 firewall cluster to node 1?", "How do I fail back the fra1 firewall cluster to node 1?"),
-    ("How do I fail over the fra1 firewall cluster to node 1?", "How do I fail over node 1 of the fra1 firewall cluster?"),
-    ("When is the next external surveillance audit for ISO 27001?",
-     "When was the external surveillance audit for ISO 27001?"),
-    ("How often is the prefix list of a customer rebuilt?", "How often is the prefix list of a customer rebuilt in vain?"),
-    ("Below which receive power must a 10GBASE-LR optic be cleaned?",
-     "Above which receive power must a 10GBASE-LR optic be cleaned?"),
-    ("Whom do I call when both transit providers are down?", "Whom do the transit providers call when both are down?"),
-    ("Why do the two route reflectors have different cluster IDs?",
-     "Why do the two route reflectors have the same cluster ID?"),
-    ("How do I reset my VPN password?", "How do I reset my VPN certificate?"),
-    ("How do I reset my VPN password?", "How do I reset my Wi-Fi password?"),
-    ("What is the BGP hold timer on edge routers?", "What is the BGP hold timer on edge switches?"),
-    ("What is the BGP hold timer on edge routers?", "What is the OSPF hold timer on edge routers?"),
-    ("What is the BGP hold timer on edge routers?", "What should the BGP hold timer on edge routers not be?"),
-    ("Which VLANs are used for guest Wi-Fi?", "Which VLANs are not used for guest Wi-Fi?"),
-    ("Which VLANs are used for guest Wi-Fi?", "Which VLANs are used for staff Wi-Fi?"),
-    ("Which VLANs are used for guest Wi-Fi?", "Which VLANs were used for guest Wi-Fi?"),
-    ("How do I enable jumbo frames on a leaf switch?", "How do I enable jumbo frames on a spine switch?"),
-    ("How do I enable jumbo frames on a leaf switch?", "How do I disable jumbo frames on a leaf switch?"),
-    ("Which firewall rule allows SSH to the jump host?", "Which firewall rule allows SSH from the jump host?"),
-    ("Which firewall rule allows SSH to the jump host?", "Which firewall rule allows SSH through the jump host?"),
-    ("Which firewall rule allows SSH to the jump host?", "Which firewall rule blocks SSH to the jump host?"),
-    ("Where are firewall backups stored?", "Where are firewall logs stored?"),
-    ("What is the escalation path for a P1 incident?", "What is the escalation path for a P2 incident?"),
-    ("How many uplinks does each leaf have?", "How many uplinks does each spine have?"),
-    ("Does the edge router prefer Telvia over RhineIX?", "Does the edge router prefer RhineIX over Telvia?"),
-    ("What is the difference between OSPF and BGP in our core?", "What is the difference between OSPF and LDP in our core?"),
-    ("Which users have access to core-rtr-01?", "Which users lack access to core-rtr-01?"),
-    ("Is MFA required for admins?", "Is MFA required for all admins?"),
-    ("What is the minimum password length?", "What is the password length?"),
-    ("Who approves firewall changes?", "Who approves firewall rules?"),
-    ("How do I add a user to the VPN group?", "How do I remove a user from the VPN group?"),
-    ("Which router has the most BGP sessions?", "Which router has the fewest BGP sessions?"),
-    ("How do I upgrade to Junos 21.4?", "How do I upgrade from Junos 21.4?"),
-    ("What is the SLA for Telvia?", "What is the SLA from Telvia?"),
-    ("What happens if the primary link fails?", "What happens if the backup link fails?"),
-    ("When can I restart the firewall?", "When must I restart the firewall?"),
-    ("Which ports are open inbound?", "Which ports are open outbound?"),
-    ("How do we encrypt backups at rest?", "How do we encrypt backups in transit?"),
-    ("What is the IPv4 range of ams1?", "What is the IPv6 range of ams1?"),
-    ("How long are logs kept?", "How long should logs be kept?"),
-    ("How long are logs kept?", "How long are audit logs kept?"),
-    ("Can helpdesk reset MFA?", "Can helpdesk reset MFA for admins?"),
-    ("Do we use RADIUS or TACACS?", "Do we use RADIUS and TACACS?"),
-    ("Which servers use NTP?", "Which servers use NTP servers?"),
-    ("What does the route reflector advertise to clients?", "What do the clients advertise to the route reflector?"),
-    ("Which site does the DR site replace?", "Which site replaces the DR site?"),
-    ("Who has read access?", "Who has write access?"),
-    ("How many more licences do we need?", "How many licences do we need?"),
-    ("Which VLAN follows VLAN 20?", "Which VLAN does VLAN 20 follow?"),
-    ("Which device is behind firewall fw-1?", "Which firewall is device fw-1 behind?"),
-    ("Which team owns the firewall of the customer?", "Which customer of the team owns the firewall?"),
-    ("What did Telvia change in March?", "What did we change for Telvia in March?"),
-    ("What may contractors see?", "What may contractors find?"),
-    ("Which hosts does the scanner find?", "Which hosts find the scanner?"),
-    ("Where do scanners get their addresses?", "Where do scanners use their addresses?"),
-    ("What has the team set on core-rtr-01 since May?", "What has the team used on core-rtr-01 since May?"),
-    ("Which port is the printer connected to?", "Which port is the printer connected from?"),
-    ("When do we change the password of root?", "When did we change the password of root?"),
-    ("What is the current limit of the fuse?", "What is the limit of the fuse?"),
-    ("Which power supply has the highest current?", "Which power supply has the highest voltage?"),
-    ("What value does the customer get from SLA credits?", "What does the customer get from SLA credits?"),
-    ("Who is using the jump host now?", "Who was using the jump host?"),
-    ("Which switch is used in Hamburg for cameras?", "Which switch is used in Hamburg by cameras?"),
-    ("How do I call the on-call engineer in Hamburg?", "How do I contact the call engineer in Hamburg?"),
-    ("How does one configure OSPF on core-rtr-01?", "How does core-rtr-01 configure OSPF on one?"),
-)  # fmt: skip
 _NUMBER = re.compile(r"\d+")
 
 
@@ -309,7 +231,7 @@ def adversarial_pairs() -> list[Pair]:
     for at, (template, slot) in enumerate(TEMPLATES):
         filled = [template.format(value) for value in slot.split("|")]
         pairs += [Pair(one, two, "template", at % 2 == 0) for one, two in permutations(filled, 2)]
-    pairs += [Pair(*siblings, "sibling", False) for siblings in SIBLINGS]
+    pairs += [Pair(one, two, "sibling", False) for one, two in _read()["different"]]
     for one, two in permutations(questions, 2):
         if {one.text, two.text} != {
             "What does ERR-4711 mean and how do I solve it?",

@@ -37,6 +37,11 @@ def test_other_words_for_the_same(one: str, other: str) -> None:
         ("Which company does Acme take over?", "Which company takes over Acme?"),
         ("Which company takes over Acme?", "Which company is taken over by Acme?"),
         ("Who gets access to the jump host?", "Who gives access to the jump host?"),
+        ("Who pays Telvia?", "Who does Telvia pay?"),
+        ("Which site depends on Hamburg?", "Which site does Hamburg depend on?"),
+        ("Which peers send us routes?", "Which peers do we send routes?"),
+        ("Who approved the change?", "Who approves the change?"),
+        ("Which servers use NTP?", "Which servers use NTP servers?"),
         ("How do I reset a password?", "Can I reset a password?"),
         ("When is the next audit?", "When was the next audit?"),
         ("What can I change on the host?", "What should I change on the host?"),
@@ -84,6 +89,8 @@ def test_a_slip_is_inside_a_long_word() -> None:
         ("ingress", "egress"),
         ("leak", "leaf"),
         ("deny", "dney"),
+        ("filer", "filter"),
+        ("contact", "contract"),
         ("ge-1", "ge-2"),
     ):
         assert not is_slip(one, other)
