@@ -171,7 +171,7 @@ async def _make(
         seconds = await run_db(seconds_to_keep, journey, config=config)
         answer = CachedAnswer(corpus_version=prepared.corpus_version, payload=payload)
         journey.found = await write_answer(key=key, answer=answer, seconds=seconds)
-        if asks_anew and journey.answered and seconds > 0:
+        if asks_anew and journey.answered and journey.found:
             await keep_question(place, text=journey.standalone)
         if journey.finished and response_to and response is None:
             made = Response(tuple(journey.said), journey.finished.provider, journey.finished.model)
