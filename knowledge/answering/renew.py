@@ -25,6 +25,8 @@ logger = structlog.get_logger(__name__)
 
 # As long as an answer can take; a process that dies at it is followed by another after so long.
 RENEWING_SECONDS = 120
+# Who was shown the old answer just before the new one was there comes here a moment later, and has nothing to do any more.
+SETTLING_SECONDS = 3
 ENDPOINT = "renewal"
 
 
@@ -56,7 +58,7 @@ async def renew_answer(
         again = replace(question, is_renewal=has_moved)
         await make_answer(question=again, principal=principal, config=config, gateway=gateway, payer=user)
     try:
-        await redis_client().delete(claim)
+        await redis_client().expire(claim, SETTLING_SECONDS)
     except (RedisError, OSError, TimeoutError) as error:
         logger.warning("claim left to run out", error=type(error).__name__)
     return True
