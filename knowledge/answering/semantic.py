@@ -17,6 +17,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 from uuid import UUID
 
@@ -70,7 +71,7 @@ class Place:
     config: AnswerConfig
     model: str
 
-    @property
+    @cached_property
     def key(self) -> str:
         parts = [
             self.k,

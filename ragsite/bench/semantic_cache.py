@@ -15,6 +15,7 @@ WRONG_AT_MOST, HITS_AT_LEAST = 0.001, 0.4
 
 
 def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--each", type=int, default=1, help="every so many pairs only, for a quick look")
     parser.add_argument(
         "--examples", type=int, default=0, help="show so many pairs that are judged wrongly, each way"
     )
@@ -28,7 +29,7 @@ def measure(options: dict[str, Any], *, say: Say) -> Figures:
     from knowledge.embedding.factory import embedder
     from knowledge.evaluation.wordings import adversarial_pairs, paraphrase_pairs
 
-    same, different = paraphrase_pairs(), adversarial_pairs()
+    same, different = (pairs[:: options["each"]] for pairs in (paraphrase_pairs(), adversarial_pairs()))
     texts = list(dict.fromkeys(text for pair in same + different for text in (pair.first, pair.second)))
     say(f"{len(same)} paraphrases, {len(different)} pairs of different questions, {len(texts)} texts")
     vectors = dict(zip(texts, embedder().embed_queries(texts), strict=True))

@@ -43,6 +43,19 @@ def test_pages_are_measured_as_a_table_and_as_json(cast: Any) -> None:
         run("pages", "--user", "nobody")
 
 
+def test_the_semantic_cache_is_measured_beside_a_threshold_alone() -> None:
+    figures = json.loads(run("semantic-cache", "--each", "9", "--json").splitlines()[-1])
+    assert (figures["paraphrases"], figures["different"] > 1000) == (45, True)
+    ours = next(row for row in figures["guarded"] if row["threshold"] == figures["start"])
+    alone = next(row for row in figures["cosine_alone"] if row["threshold"] == figures["start"])
+    assert ours["hits"] >= 0.4 and ours["wrong"] <= 0.001 < 0.05 < alone["wrong"]
+    assert (
+        figures["cosine_alone_as_safe"]["wrong"] <= 0.001 and figures["cosine_alone_as_useful"]["hits"] >= 0.4
+    )
+    table = run("semantic-cache", "--each", "27", "--examples", "1")
+    assert "words and cosine" in table and "missed: " in table
+
+
 def write_corpus(folder: Path) -> None:
     """Three documents, and a question about the second."""
     (folder / "qrels").mkdir()
