@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 
 from knowledge.answering.prompt import PROMPT_VERSION
 from knowledge.answering.threshold import START
@@ -95,10 +96,19 @@ class AnswerConfig:
         return bool(self.models)
 
     def fingerprint(self) -> str:
+        return _fingerprint(self)
+
+    def _make_fingerprint(self) -> str:
         models = [[asdict(model) for model in models] for models in (self.models, self.small_models)]
         rest = (self.routing, self.prompt_tokens, self.history_turns, PROMPT_VERSION)
         text = repr((asdict(self.retrieval), models, rest))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@lru_cache(maxsize=256)
+def _fingerprint(config: AnswerConfig) -> str:
+    """Several keys of a question hold it, and there are few configurations."""
+    return config._make_fingerprint()
 
 
 def answer_config() -> AnswerConfig:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from django.db.models import Exists, OuterRef
 from django.utils import timezone
 from rest_framework_simplejwt.exceptions import TokenError
 from rest_framework_simplejwt.tokens import AccessToken, RefreshToken
@@ -75,11 +76,15 @@ def claimed_tenant(raw: str) -> uuid.UUID | None:
         return None
 
 
-def _live_membership(claims: dict[str, Any]) -> Membership:
-    """The member that the claims speak of, if nothing has ended the sign-in since."""
+def _live_membership(claims: dict[str, Any], *conditions: Exists) -> Membership:
+    """The member that the claims speak of, if nothing has ended the sign-in since.
+
+    Args:
+        conditions: that must hold of the membership as well.
+    """
     membership: Membership | None = (
         Membership.objects.select_related("user", "role", "tenant")
-        .filter(pk=claims["mid"], status=Membership.Status.ACTIVE)
+        .filter(*conditions, pk=claims["mid"], status=Membership.Status.ACTIVE)
         .first()
     )
     if (
@@ -99,12 +104,11 @@ def principal_of_token(*, raw: str, address: str | None) -> Principal:
         Problem: 401.
     """
     claims = _claims(AccessToken, raw)
-    with scope(tenant_id=uuid.UUID(claims["tid"]), tags=()), atomic():
-        membership = _live_membership(claims)
-        if not TokenFamily.objects.filter(
-            pk=claims["fam"], membership=membership, revoked_at__isnull=True
-        ).exists():
-            raise unauthenticated("This sign-in has ended: sign in again.")
+    with scope(tenant_id=uuid.UUID(claims["tid"]), tags=()):
+        family = TokenFamily.objects.filter(
+            pk=claims["fam"], membership=OuterRef("pk"), revoked_at__isnull=True
+        )
+        membership = _live_membership(claims, Exists(family))  # in one statement: it runs before every answer
     return Principal(
         membership=membership,
         method="jwt",
