@@ -19,6 +19,7 @@ from django.core.management.base import CommandError
 
 from ragsite.bench import Figures, Say
 from ragsite.bench._figures import median_of, show, summarise
+from ragsite.bench._generator import Record
 from ragsite.bench._options import add_peer, add_provider, add_stack, behaviour_of, stack_of
 from ragsite.bench._questions import distinct_questions, find_subjects, new_questions, read_texts
 from ragsite.bench._stack import Bench, Server
@@ -114,25 +115,37 @@ class Work:
         self._new: Iterator[str] = new_questions(subjects)
         self._seeds = itertools.count(options["seed"])
 
-    def warm(self, server: Server) -> None:
-        """What is repeated has been asked before."""
-        if self._options["repeats"] > 0 and server.name != "null":
-            self._bench.behave()
-            connections = min(8, self._options["connections"])
-            records, _ = self._bench.run(server, connections=connections, script=self._known)
-            bad = [record for record in records if record.status != 200]
-            if bad:
-                raise CommandError(f"{server.name} answers {bad[0].status}: {bad[0].problem}")
+    def _warm(self, server: Server, *, connections: int) -> None:
+        """What is repeated has been asked before, and everybody has asked within the minute for which processes remember
+        who may ask and what they were answered."""
+        if self._options["repeats"] <= 0 or server.name == "null":
+            return
+        self._bench.behave()
+        rest = [self._known[0]] * connections
+        records, _ = self._bench.run(server, connections=min(8, connections), script=self._known)
+        records += self._bench.run(server, connections=connections, script=[*self._known, *rest])[0]
+        if bad := [record for record in records if record.status != 200]:
+            raise CommandError(f"{server.name} answers {bad[0].status}: {bad[0].problem}")
 
     def ask(self, server: Server, *, connections: int, seconds: float = 0) -> Figures:
         options, bench = self._options, self._bench
+        self._warm(server, connections=connections)
         bench.behave(**behaviour_of(options), seed=next(self._seeds))
-        seconds = seconds or options["seconds"]
+        before = server.measure()
+        records, generator = self._run(server, connections=connections, seconds=seconds or options["seconds"])
+        after = server.measure()
+        stats = bench.provider_stats(calls=True)
+        found = summarise(
+            records, log=stats["log"], cpu=after.cpu - before.cpu, peak=after.peak, generator=generator
+        )
+        return found | {"provider": {name: stats[name] for name in ("answered", "failures", "left")}}
+
+    def _run(self, server: Server, *, connections: int, seconds: float) -> tuple[list[Record], float]:
+        options = self._options
         # A server that does nothing would soon be through with what is new.
         repeats = 1.0 if server.name == "null" else options["repeats"]
         count = 0 if repeats == 1 else int(seconds * NEW_A_SECOND) + connections
-        before = server.measure()
-        records, generator = bench.run(
+        return self._bench.run(
             server,
             connections=connections,
             seconds=seconds,
@@ -144,17 +157,9 @@ class Work:
             think=options["think"],
             seed=next(self._seeds),
         )
-        after = server.measure()
-        stats = bench.provider_stats(calls=True)
-        found = summarise(
-            records, log=stats["log"], cpu=after.cpu - before.cpu, peak=after.peak, generator=generator
-        )
-        return found | {"provider": {name: stats[name] for name in ("answered", "failures", "left")}}
 
     def compare(self) -> Figures:
         servers = [self._bench.ours, *self._bench.others.values()]
-        for server in servers:
-            self.warm(server)
         rounds: dict[str, list[Figures]] = {server.name: [] for server in servers}
         for number in range(self._options["rounds"]):
             for server in servers:
@@ -181,7 +186,6 @@ class Work:
 
     def grow(self, users: list[int]) -> Figures:
         ours, growth = self._bench.ours, {}
-        self.warm(ours)
         for number in users:
             rounds = [self.ask(ours, connections=number) for _ in range(self._options["rounds"])]
             growth[str(number)] = found = median_of(rounds)
