@@ -96,8 +96,6 @@ def test_other_servers_stand_beside_ours(bench: Bench, tmp_path: Path) -> None:
         "5",
         "--repeats",
         "0.9",
-        "--warm-up",
-        "0.2",
     ]
     options = options_of("load", *words, "--first-token", "0.01", "--peer", str(tmp_path))
     with null_server(bench) as null, peer_server(bench, options, say=lambda line: None) as peer:
@@ -202,8 +200,6 @@ def test_failures_are_reported(bench: Bench) -> None:
         "0",
         "--fail",
         "529=0.3",
-        "--warm-up",
-        "0",
     ]
     work = load.Work(bench, options_of("load", *words, "--first-token", "0"), say=lambda line: None)
     before = read_ledger(bench)
