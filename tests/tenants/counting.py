@@ -18,3 +18,8 @@ def queries_of(act: Callable[[], Any]) -> int:
         response = act()
         assert response.status_code == 200, response.content
     return sum(len(one) for one in captured)
+
+
+def without_scope(sql: str) -> str:
+    """A captured statement alone: its scope is sent in the same message, before it."""
+    return sql.rpartition("true); ")[2]
