@@ -28,10 +28,11 @@ WINDOW_SECONDS = 60
 _LEVELS = """
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1000000
-local function level(key, field, stamp, most)
-  local seen = redis.call('HMGET', key, field, 'at')
-  local past = math.max(0, now - (tonumber(seen[2]) or now))
-  return math.min(most, (tonumber(seen[1]) or most) + past * most / 60)
+local function levels(key, most_requests, most_tokens)
+  local seen = redis.call('HMGET', key, 'at', 'requests', 'tokens')
+  local past = math.max(0, now - (tonumber(seen[1]) or now))
+  return math.min(most_requests, (tonumber(seen[2]) or most_requests) + past * most_requests / 60),
+    math.min(most_tokens, (tonumber(seen[3]) or most_tokens) + past * most_tokens / 60)
 end
 local function keep(key, requests, tokens, most_requests, most_tokens)
   redis.call('HSET', key, 'requests', string.format('%.6f', requests), 'tokens', string.format('%.6f', tokens),
@@ -50,7 +51,7 @@ local function take(keys, quotas, wanted, uses)
   local found, allowed, told = {}, true, {}
   for i, key in ipairs(keys) do
     local most_requests, most_tokens = tonumber(quotas[2 * i - 1]), tonumber(quotas[2 * i])
-    local requests, tokens = level(key, 'requests', now, most_requests), level(key, 'tokens', now, most_tokens)
+    local requests, tokens = levels(key, most_requests, most_tokens)
     local need = math.min(wanted, most_tokens)
     local wait_requests, wait_tokens = 0, 0
     if most_requests > 0 and requests < 1 then wait_requests = (1 - requests) * 60 / most_requests end
@@ -90,8 +91,8 @@ for i, key in ipairs(KEYS) do
   local most_requests, most_tokens = tonumber(ARGV[2 * i + 1]), tonumber(ARGV[2 * i + 2])
   local back = math.min(tonumber(ARGV[2]), most_tokens) - tonumber(ARGV[1])
   if most_tokens > 0 and (back < 0 or redis.call('EXISTS', key) == 1) then
-    local tokens = math.min(most_tokens, level(key, 'tokens', now, most_tokens) + back)
-    keep(key, level(key, 'requests', now, most_requests), tokens, most_requests, most_tokens)
+    local requests, tokens = levels(key, most_requests, most_tokens)
+    keep(key, requests, math.min(most_tokens, tokens + back), most_requests, most_tokens)
   end
 end
 """

@@ -186,16 +186,17 @@ class FastHits:
         principal, grant = journey.principal, journey.question.grant
         if str(principal.membership.tenant_id) != ticket.tenant_id or not grant.buckets or journey.warnings:
             return
+        buckets = tuple(bucket for bucket in grant.buckets if bucket.requests or bucket.tokens)
         place = f"{journey.key.rpartition(':')[0]}:{journey.fingerprint}"
         member = KnownMember(
             place=place,
             gates=ticket.gates,
             expires=principal.expires,
-            buckets=grant.buckets,
+            buckets=buckets,
             command=member_command(
                 tenant_id=principal.membership.tenant_id,
                 gates=ticket.gates,
-                buckets=grant.buckets,
+                buckets=buckets,
                 tokens=grant.tokens,
             ),
             record=member_record(principal),

@@ -119,7 +119,7 @@ class Lookup:
         self._last_seconds = time.perf_counter() - sent
         if told.isalpha():
             return Refused(told.decode())
-        return Hit(request_id, at, milliseconds, told.split(b" "))
+        return Hit(request_id, at, milliseconds, told.split())
 
     async def _call(self, command: bytes) -> bytes:
         """By the script's digest; a server that does not know it (any more) is given it."""

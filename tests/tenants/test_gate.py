@@ -4,7 +4,9 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Iterator
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -235,3 +237,18 @@ def test_without_redis_the_writer_goes_on_and_tries_until_it_is_told(
     while stamps(acme) == before and time.monotonic() < deadline:
         time.sleep(0.02)
     assert stamps(acme) != before
+
+
+def test_a_soft_limit_that_is_gone_over_changes_what_answers(people: People, acme: str) -> None:
+    from tenants.budgets import count_spending, reserve_cost
+    from tenants.models import Budget
+
+    member = people.nina.membership
+    Budget.objects.create(soft_usd="0.05", period="day")
+    reserve_cost(membership=member, request_id=uuid.uuid4(), amount=Decimal("0.01"))
+
+    def spend() -> None:
+        with transaction.atomic():
+            count_spending(user_id=member.user_id, cost=Decimal("0.02"))
+
+    assert [changed(acme, spend) for _ in range(4)] == [set(), set(), {acme}, set()]

@@ -368,3 +368,15 @@ def test_of_many_at_once_django_answers_one(model: StubProvider, nina: Asker) ->
     assert first.result().json()["cache"] == "miss"
     assert all(is_fast(response) for response in rest), [response.json()["timings"] for response in rest]
     assert len(model.requests) == asked + 1
+
+
+def test_without_limits_nothing_is_told_of_them(shared: Any, settings: Any, configure: Any) -> None:
+    names = [
+        f"RAGSITE_LIMIT_{who}_{what}" for who in ("USER", "KEY", "TENANT") for what in ("REQUESTS", "TOKENS")
+    ]
+    configure(**dict.fromkeys(names, 0))
+    settings.HOPS_IN_CALLING_THREAD = False
+    with serve(fast_hits=True) as site, asker(site, shared.nina) as nina:
+        fast = nina.warm()
+        assert not any(name.startswith("ratelimit") for name in fast.headers)
+        assert sorted(fast.headers) == sorted(slow_hit(nina).headers)

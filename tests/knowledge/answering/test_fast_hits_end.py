@@ -14,6 +14,7 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 from django.db import connections
 from django.test.client import BOUNDARY, MULTIPART_CONTENT, encode_multipart
 from django.utils import timezone
+from rest_framework_simplejwt.tokens import AccessToken
 
 from knowledge.documents import delete_document
 from knowledge.models import Document, ModelSettings
@@ -247,6 +248,18 @@ def test_a_key_that_runs_out_is_no_longer_known(stage: Stage, site: str) -> None
     asker = Asker(site, ways_in(stage, "key")["key"])
     asker.warm()
     time.sleep(max(0.0, (ends - timezone.now()).total_seconds()))
+    assert asker.post().status_code == 401
+
+
+def test_a_token_that_runs_out_is_no_longer_known(
+    stage: Stage, site: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(AccessToken, "lifetime", timedelta(seconds=3))
+    with scope(tenant_id=stage.shared.acme.pk, tags=None):
+        ends, access = time.time() + 3, issue_tokens(membership=stage.membership).access
+    asker = Asker(site, {"Authorization": f"Bearer {access}"})
+    asker.warm()
+    time.sleep(max(0.0, ends - time.time()))
     assert asker.post().status_code == 401
 
 
