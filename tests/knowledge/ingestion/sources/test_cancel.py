@@ -53,7 +53,7 @@ def threads_named(name: str) -> list[threading.Thread]:
 
 
 def nobody_reads_on() -> None:
-    eventually(lambda: not threads_named("aside"), 8, "the source is still being read")
+    eventually(lambda: not threads_named("aside"), 20, "the source is still being read")
 
 
 def test_in_the_middle_of_a_long_fetch_of_git(shared: Any, tmp_path: Path, configure: Any) -> None:
