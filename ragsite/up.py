@@ -81,6 +81,8 @@ def _parts(*, host: str, port: int, config: Config) -> list[Part]:
     setup = [sys.executable, str(CHECKOUT / "manage.py"), "prepare"]
     web = [sys.executable, "-m", "uvicorn", "ragsite.asgi:application", "--host", host, "--port", str(port)]
     web += ["--no-access-log", "--no-server-header", "--lifespan", "off", "--timeout-graceful-shutdown", "5"]
+    if config.web_processes > 1:
+        web += ["--workers", str(config.web_processes)]
     worker = [*celery, "worker", "--concurrency", "1", "--loglevel", "INFO"]
     worker += ["--without-gossip", "--without-mingle"]
     # No pid file: after a kill -9 its remains would keep the next beat from starting.

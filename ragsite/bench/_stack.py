@@ -38,7 +38,7 @@ _OURS = (
     "EMBEDDING_",
     "PROMETHEUS_",
 )
-_SHARED = ("RAGSITE_MODELS", "RAGSITE_EMBEDDING_THREADS")
+_SHARED = ("RAGSITE_MODELS", "RAGSITE_EMBEDDING_THREADS", "RAGSITE_WEB_PROCESSES")
 # Everybody may ask as much as they like, for longer than any run.
 _LIMITS = {
     **{f"RAGSITE_LIMIT_{subject}_{what}": "0" for subject in ("USER", "KEY", "TENANT") for what in ("REQUESTS", "TOKENS")},

@@ -209,6 +209,7 @@ class Config(BaseSettings):
     answer_cache_seconds: int = Field(default=3600, ge=0)
     semantic_cache: bool = True
     fast_hits: bool = True
+    web_processes: int = Field(default=1, ge=1, le=64)
     access_token_minutes: int = Field(default=15, ge=1, le=24 * 60)
     refresh_token_days: int = Field(default=14, ge=1, le=365)
 

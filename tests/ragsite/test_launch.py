@@ -166,3 +166,14 @@ def test_an_evaluation_makes_its_tables_in_a_new_data_folder(tmp_path: Path) -> 
         assert json.loads(done.stdout.splitlines()[-1])["documents"] == 4
         again = manage("evaluate", str(folder), RAGSITE_DATA=str(data))
         assert "against the run of" in again.stdout and "is migrated first" not in again.stderr
+
+
+@pytest.mark.parametrize(("processes", "words"), [(1, []), (3, ["--workers", "3"])])
+def test_as_many_web_processes_as_asked_for(processes: int, words: list[str]) -> None:
+    from ragsite.core.config import config
+    from ragsite.up import _parts
+
+    asked = config().model_copy(update={"web_processes": processes})
+    web = next(part for part in _parts(host="127.0.0.1", port=8000, config=asked) if part.name == "web")
+    after = web.command[web.command.index("--timeout-graceful-shutdown") + 2 :]
+    assert after == words
