@@ -98,17 +98,14 @@ class AnswerConfig:
     def fingerprint(self) -> str:
         return _fingerprint(self)
 
-    def _make_fingerprint(self) -> str:
-        models = [[asdict(model) for model in models] for models in (self.models, self.small_models)]
-        rest = (self.routing, self.prompt_tokens, self.history_turns, PROMPT_VERSION)
-        text = repr((asdict(self.retrieval), models, rest))
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
-
 
 @lru_cache(maxsize=256)
 def _fingerprint(config: AnswerConfig) -> str:
-    """Several keys of a question hold it, and there are few configurations."""
-    return config._make_fingerprint()
+    """Kept: several keys of a question hold it, and there are few configurations."""
+    models = [[asdict(model) for model in models] for models in (config.models, config.small_models)]
+    rest = (config.routing, config.prompt_tokens, config.history_turns, PROMPT_VERSION)
+    text = repr((asdict(config.retrieval), models, rest))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def answer_config() -> AnswerConfig:

@@ -117,7 +117,7 @@ async def _leave(work: Work, journey: Journey) -> None:
     """Whoever asked has gone: the answer ends, unless others wait for it."""
     try:
         goes_on = journey.question.may_go_on and journey.is_followed and await journey.is_followed()
-    except BaseException:
+    except BaseException:  # cancelled while it asks Redis: nobody else would end the work
         work.cancel()
         raise
     if goes_on:

@@ -4,7 +4,6 @@ An answer is read in one round trip. A process keeps a copy of what it has read,
 the same one: what is forgotten there, cleared or made again misses here at once.
 """
 
-import hashlib
 import json
 import time
 import unicodedata
@@ -17,7 +16,7 @@ import structlog
 from redis.exceptions import RedisError
 
 from knowledge.answering.copies import copies
-from knowledge.answering.layers import acl_signature, tenant_prefix
+from knowledge.answering.layers import acl_signature, counts_key, digest_of, tenant_prefix
 from knowledge.answering.lifetime import FRESH_PART
 from knowledge.answering.prompt import PROMPT_VERSION
 from knowledge.config import AnswerConfig
@@ -42,13 +41,12 @@ def answer_key(
     parts = [
         normalise_question(question),
         k,
-        sorted(str(pk) for pk in filters.collection_ids),
-        sorted(filters.tags),
+        *filters.as_key(),
         config.fingerprint(),
         PROMPT_VERSION,
     ]
-    digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-    return f"{tenant_prefix(membership.tenant_id)}exact:{acl_signature(membership)}:{digest}"
+    place = f"{tenant_prefix(membership.tenant_id)}exact:{acl_signature(membership)}"
+    return f"{place}:{digest_of(json.dumps(parts))}"
 
 
 # KEYS: the answer, the tenant's counts. ARGV: the corpus version, the stamp of the copy in this process, 1 where it counts
@@ -96,9 +94,8 @@ async def read_answer(
     found: CachedAnswer | None = None
     stamp, copy = copies.get(key) or (b"", None)
     try:
-        counts = f"{tenant_prefix(tenant_id)}stats"
         told: Any = await redis_client().eval(
-            _READ, 2, key, counts, str(corpus_version), stamp, int(is_counted)
+            _READ, 2, key, counts_key(tenant_id), str(corpus_version), stamp, int(is_counted)
         )
         if len(told) == 1:
             found = copy
@@ -119,17 +116,6 @@ async def read_answer(
     if is_counted and (found is None or found.corpus_version == corpus_version):
         (CACHE_HITS if found else CACHE_MISSES).labels("exact").inc()
     return found
-
-
-async def count_moved_answer(*, tenant_id: UUID, shown: bool) -> None:
-    """An answer of another corpus version was shown all the same, or was not."""
-    (CACHE_HITS if shown else CACHE_MISSES).labels("exact").inc()
-    try:
-        counts = f"{tenant_prefix(tenant_id)}stats"
-        counting: Any = redis_client().hincrby(counts, "exact:hits" if shown else "exact:misses", 1)
-        await counting
-    except (RedisError, OSError, TimeoutError) as error:
-        logger.warning("cache not counted", error=type(error).__name__)
 
 
 async def write_answer(*, key: str, answer: CachedAnswer, seconds: int) -> CachedAnswer | None:

@@ -7,16 +7,14 @@ from contextlib import aclosing
 from typing import Any
 
 import structlog
-from redis.exceptions import RedisError
 
 from knowledge.answering.events import FOLLOW_SECONDS, Event
 from knowledge.answering.flights import GONE, End, Lead, Term, board
 from knowledge.answering.journey import Journey
-from knowledge.answering.layers import tenant_prefix
+from knowledge.answering.layers import count_lookup, counts_key
 from knowledge.llm.base import Finished, Usage
-from ragsite.core.observability import CACHE_HITS, CACHE_MISSES
+from ragsite.core.observability import CACHE_MISSES
 from ragsite.core.problems import Problem
-from ragsite.core.redis import redis_client
 from tenants.rest import problem_of
 
 logger = structlog.get_logger(__name__)
@@ -43,10 +41,10 @@ async def share_answer(
     begun = time.perf_counter()
     until = asyncio.get_running_loop().time() + FOLLOW_SECONDS
     shown = _Shown()
-    counts = f"{tenant_prefix(journey.principal.membership.tenant_id)}stats"
+    tenant_id = journey.principal.membership.tenant_id
     arrived_ms = journey.watch.elapsed_ms
     while True:
-        place = await board(flight=flight, counts=counts, arrived_ms=arrived_ms)
+        place = await board(flight=flight, counts=counts_key(tenant_id), arrived_ms=arrived_ms)
         arrived_ms = 0.0  # of a flight that has ended nothing more is to be hoped for
         if isinstance(place, Lead):
             CACHE_MISSES.labels(LAYER).inc()
@@ -63,8 +61,7 @@ async def share_answer(
         match place.end:
             case End("done", data):
                 _fill(journey, data)
-                CACHE_HITS.labels(LAYER).inc()
-                await _count_hit(counts)
+                await count_lookup(tenant_id=tenant_id, layer=LAYER, is_hit=True)
                 return
             case End("problem", data):
                 raise Problem(**data)
@@ -202,10 +199,3 @@ def _end_of(error: Exception) -> End:
         "extra": dict(problem.extra),
     }
     return End("problem", told)
-
-
-async def _count_hit(counts: str) -> None:
-    try:
-        await redis_client().hincrby(counts, f"{LAYER}:hits", 1)
-    except (RedisError, OSError, TimeoutError) as error:
-        logger.warning("hit not counted", error=type(error).__name__)

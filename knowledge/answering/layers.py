@@ -5,11 +5,16 @@ import json
 from typing import Any
 from uuid import UUID
 
+import structlog
 from django.core.cache import cache as django_cache
+from redis.exceptions import RedisError
 
 from knowledge.answering.copies import copies
-from ragsite.core.redis import redis_connection
+from ragsite.core.observability import CACHE_HITS, CACHE_MISSES
+from ragsite.core.redis import redis_client, redis_connection
 from tenants.models import Membership
+
+logger = structlog.get_logger(__name__)
 
 # Of each the keys begin with the tenant's prefix and the layer's name.
 LAYERS = ("exact", "semantic", "passages", "embedding", "response")
@@ -20,11 +25,33 @@ def tenant_prefix(tenant_id: UUID) -> str:
     return f"{django_cache.key_prefix}:{tenant_id}:"
 
 
+def counts_key(tenant_id: UUID) -> str:
+    """Of the hash of the tenant's hits and misses, ``{layer}:hits`` and ``{layer}:misses``."""
+    return f"{tenant_prefix(tenant_id)}stats"
+
+
+def digest_of(text: str) -> str:
+    """SHA-256 of a text in hexadecimal digits, for a key."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
 def acl_signature(membership: Membership) -> str:
     """What the member may read, and the epoch of the tenant's authorisation; equal signatures see equal documents."""
     tags = membership.role.readable_tags
     text = json.dumps(["*" if tags is None else list(tags), membership.tenant.auth_epoch])
-    return hashlib.sha256(text.encode()).hexdigest()[:24]
+    return digest_of(text)[:24]
+
+
+async def count_lookup(*, tenant_id: UUID, layer: str, is_hit: bool) -> None:
+    """A hit or a miss that no script has counted; without Redis the process counts it alone."""
+    (CACHE_HITS if is_hit else CACHE_MISSES).labels(layer).inc()
+    try:
+        counting: Any = redis_client().hincrby(
+            counts_key(tenant_id), f"{layer}:{'hits' if is_hit else 'misses'}", 1
+        )
+        await counting
+    except (RedisError, OSError, TimeoutError) as error:
+        logger.warning("cache not counted", error=type(error).__name__)
 
 
 def cache_stats(*, tenant_id: UUID) -> dict[str, Any]:
@@ -37,7 +64,7 @@ def cache_stats(*, tenant_id: UUID) -> dict[str, Any]:
     """
     client: Any = redis_connection()
     prefix = tenant_prefix(tenant_id)
-    counts = {k.decode(): int(v) for k, v in client.hgetall(f"{prefix}stats").items()}
+    counts = {k.decode(): int(v) for k, v in client.hgetall(counts_key(tenant_id)).items()}
     sizes = {"process": copies.size_of(prefix), "coalesced": (0, 0)}
     for layer in LAYERS:
         keys = list(client.scan_iter(match=f"{prefix}{layer}:*", count=1000))

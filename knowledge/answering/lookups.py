@@ -4,7 +4,6 @@ Vectors are kept by text and model; passages by the whole of what they depend on
 corpus version, the question, its filters, the configuration. Both are kept a tenant apart from the others.
 """
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -14,7 +13,7 @@ import numpy as np
 import structlog
 from redis.exceptions import RedisError
 
-from knowledge.answering.layers import acl_signature, tenant_prefix
+from knowledge.answering.layers import acl_signature, counts_key, digest_of, tenant_prefix
 from knowledge.config import RetrievalConfig
 from knowledge.embedding.base import Vectors
 from knowledge.retrieval.base import Filters, FoundPassage
@@ -63,37 +62,28 @@ class Lookup:
         parts = [
             self.text,
             self.k,
-            sorted(str(pk) for pk in self.filters.collection_ids),
-            sorted(self.filters.tags),
+            *self.filters.as_key(),
             asdict(self.config),
             settings().reranker_model,
             self.model,
             self.version,
         ]
-        return f"{self._prefix}passages:{acl_signature(self.membership)}:{_digest(json.dumps(parts))}"
+        return f"{self._prefix}passages:{acl_signature(self.membership)}:{digest_of(json.dumps(parts))}"
 
     @property
     def vector_key(self) -> str:
-        return f"{self._prefix}embedding:{_digest(self.model)[:16]}:{_digest(self.text)}"
-
-    @property
-    def counts_key(self) -> str:
-        return f"{self._prefix}stats"
+        return f"{self._prefix}embedding:{digest_of(self.model)[:16]}:{digest_of(self.text)}"
 
     @property
     def _prefix(self) -> str:
         return tenant_prefix(self.membership.tenant_id)
 
 
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-
-
 async def read_lookup(
     lookup: Lookup, *, has_vector: bool
 ) -> tuple[list[FoundPassage] | None, Vectors | None]:
     """The passages, or else the vector unless the process has it, if they are kept. Without Redis nothing is."""
-    keys = (lookup.passages_key, lookup.vector_key, lookup.counts_key)
+    keys = (lookup.passages_key, lookup.vector_key, counts_key(lookup.membership.tenant_id))
     try:
         passages, vector = await redis_client().eval(_READ, 3, *keys, int(has_vector))
     except (RedisError, OSError, TimeoutError) as error:

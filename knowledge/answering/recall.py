@@ -9,7 +9,8 @@ that was missing.
 from dataclasses import replace
 from uuid import UUID
 
-from knowledge.answering.cache import CachedAnswer, count_moved_answer, read_answer
+from knowledge.answering.cache import CachedAnswer, read_answer
+from knowledge.answering.layers import count_lookup
 from knowledge.models import Document
 from ragsite.core.hops import run_db
 from tenants.models import Membership
@@ -22,7 +23,7 @@ async def recall_answer(*, key: str, membership: Membership, corpus_version: int
     if found is None or found.corpus_version == corpus_version:
         return found
     holds = await run_db(still_holds, found, membership=membership)
-    await count_moved_answer(tenant_id=tenant_id, shown=holds)
+    await count_lookup(tenant_id=tenant_id, layer="exact", is_hit=holds)
     return replace(found, old_at=0.0) if holds else None
 
 

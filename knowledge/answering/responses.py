@@ -4,7 +4,6 @@ asked anew because other documents have changed.
 A prompt holds passages, so its key holds the tenant and what the asker may read, as every other does.
 """
 
-import hashlib
 import json
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import asdict, dataclass
@@ -13,7 +12,7 @@ from typing import Any, TypeAlias
 import structlog
 from redis.exceptions import RedisError
 
-from knowledge.answering.layers import acl_signature, tenant_prefix
+from knowledge.answering.layers import acl_signature, counts_key, digest_of, tenant_prefix
 from knowledge.llm.base import BlockEnd, Cited, Finished, ModelConfig, Prompt, TextDelta, Usage
 from ragsite.core.observability import CACHE_HITS, CACHE_MISSES
 from ragsite.core.redis import redis_client
@@ -51,15 +50,13 @@ class Response:
 def response_key(*, membership: Membership, prompt: Prompt, models: Sequence[ModelConfig]) -> str:
     """Of everything that is sent, and to whom."""
     text = json.dumps([asdict(prompt), [asdict(model) for model in models]])
-    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-    return f"{tenant_prefix(membership.tenant_id)}response:{acl_signature(membership)}:{digest}"
+    return f"{tenant_prefix(membership.tenant_id)}response:{acl_signature(membership)}:{digest_of(text)}"
 
 
 async def read_response(*, key: str, membership: Membership) -> Response | None:
     """What was said to it; without Redis nothing was."""
-    counts = f"{tenant_prefix(membership.tenant_id)}stats"
     try:
-        found: Any = await redis_client().eval(_READ, 2, key, counts)
+        found: Any = await redis_client().eval(_READ, 2, key, counts_key(membership.tenant_id))
     except (RedisError, OSError, TimeoutError) as error:
         logger.warning("responses not read", error=type(error).__name__)
         return None

@@ -13,7 +13,6 @@ tenant or of other rights is found by it. An answer is shown for other words whe
 What is saved is the model's call, not the search. docs/decisions/0010 has the figures.
 """
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ from redis.exceptions import RedisError
 
 from knowledge.answering.cache import CachedAnswer, answer_key, normalise_question, read_answer
 from knowledge.answering.copies import Copies
-from knowledge.answering.layers import acl_signature, tenant_prefix
+from knowledge.answering.layers import acl_signature, count_lookup, digest_of, tenant_prefix
 from knowledge.answering.prompt import PROMPT_VERSION
 from knowledge.answering.recall import still_holds
 from knowledge.answering.wording import same_question
@@ -38,7 +37,6 @@ from knowledge.embedding.batching import embed_question
 from knowledge.embedding.factory import load_embedder
 from knowledge.retrieval.base import Filters, FoundPassage
 from ragsite.core.hops import run_db
-from ragsite.core.observability import CACHE_HITS, CACHE_MISSES
 from ragsite.core.redis import redis_client, redis_connection
 from tenants.models import Membership
 
@@ -75,14 +73,13 @@ class Place:
     def key(self) -> str:
         parts = [
             self.k,
-            sorted(str(pk) for pk in self.filters.collection_ids),
-            sorted(self.filters.tags),
+            *self.filters.as_key(),
             self.config.fingerprint(),
             PROMPT_VERSION,
             self.model,
         ]
         prefix = f"{tenant_prefix(self.membership.tenant_id)}semantic:{acl_signature(self.membership)}"
-        return f"{prefix}:{_digest(json.dumps(parts))}"
+        return f"{prefix}:{digest_of(json.dumps(parts))}"
 
     def answer_key(self, text: str) -> str:
         """Where the exact cache has the answer of a question that is kept here."""
@@ -116,12 +113,9 @@ async def find_same(
             found = await _read(place, other, passages=passages, corpus_version=corpus_version)
             if found is not None:
                 break
-        counts = f"{tenant_prefix(place.membership.tenant_id)}stats"
-        counting: Any = redis_client().hincrby(counts, f"semantic:{'hits' if found else 'misses'}", 1)
-        await counting
     except (RedisError, OSError, TimeoutError) as error:
         logger.warning("semantic cache not read", error=type(error).__name__)
-    (CACHE_HITS if found else CACHE_MISSES).labels("semantic").inc()
+    await count_lookup(tenant_id=place.membership.tenant_id, layer="semantic", is_hit=found is not None)
     return found
 
 
@@ -224,8 +218,4 @@ def heed_ratings(*, tenant_id: UUID, question: str, is_bad: bool) -> None:
 
 
 def _refused_key(tenant_id: UUID, question: str) -> str:
-    return f"{tenant_prefix(tenant_id)}refused:{_digest(normalise_question(question))}"
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    return f"{tenant_prefix(tenant_id)}refused:{digest_of(normalise_question(question))}"

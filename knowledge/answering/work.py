@@ -7,25 +7,27 @@ from contextlib import aclosing
 from knowledge.answering.events import Event
 
 
+async def pour(events: AsyncGenerator[Event, None], queue: "asyncio.Queue[Event | None]") -> None:
+    """Puts events into a queue as they come, and ``None`` when there are no more, whatever has ended them."""
+    try:
+        async with aclosing(events):
+            async for event in events:
+                queue.put_nowait(event)
+    finally:
+        queue.put_nowait(None)
+
+
 class Work:
     """Runs a generator of events to its end. It carries the context of whoever starts it."""
 
     def __init__(self, events: AsyncGenerator[Event, None]) -> None:
         self._queue: asyncio.Queue[Event | None] = asyncio.Queue()
-        self._task = asyncio.get_running_loop().create_task(self._run(events))
+        self._task = asyncio.get_running_loop().create_task(pour(events, self._queue))
         self._task.add_done_callback(_note)
 
     @property
     def is_done(self) -> bool:
         return self._task.done()
-
-    async def _run(self, events: AsyncGenerator[Event, None]) -> None:
-        try:
-            async with aclosing(events):
-                async for event in events:
-                    self._queue.put_nowait(event)
-        finally:
-            self._queue.put_nowait(None)
 
     async def read(self) -> AsyncGenerator[Event, None]:
         """The events; raises what ended them. Closing it leaves the work alone."""

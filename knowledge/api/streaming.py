@@ -17,6 +17,7 @@ from rest_framework.request import Request
 from knowledge.access import access_answer
 from knowledge.answering.events import LINGER_SECONDS, Event, Readers
 from knowledge.answering.record import answer_object, present_answers
+from knowledge.answering.work import pour
 from ragsite.core.problems import Problem
 from tenants.models import Membership
 from tenants.rest import dump_json
@@ -39,7 +40,7 @@ class Pump:
         self._queue: asyncio.Queue[Event | None] = asyncio.Queue()
         self._readers = readers
         self._loop = asyncio.get_running_loop()
-        self._task = self._loop.create_task(self._run(events))
+        self._task = self._loop.create_task(pour(events, self._queue))
 
     @classmethod
     async def start(cls, events: AsyncGenerator[Event, None], *, readers: Readers | None = None) -> Self:
@@ -65,14 +66,6 @@ class Pump:
     _first: Event | None = None
     _begun = False
     _has_left = False
-
-    async def _run(self, events: AsyncGenerator[Event, None]) -> None:
-        try:
-            async with aclosing(events):
-                async for event in events:
-                    self._queue.put_nowait(event)
-        finally:
-            self._queue.put_nowait(None)
 
     async def read(self) -> AsyncGenerator[Event | None, None]:
         """The events, with a ``None`` whenever nothing came for 15 seconds; closing it ends the work, at once

@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 
 from redis.exceptions import RedisError, ResponseError
 
-from knowledge.answering.layers import tenant_prefix
+from knowledge.answering.layers import counts_key
 from knowledge.hits.memory import KnownAnswer, KnownMember
 from knowledge.hits.records import ids_key, record_of, stream_key
 from ragsite.core.redis_pipe import RedisPipe, pack, pack_parts
@@ -138,8 +138,10 @@ def member_command(
 ) -> tuple[bytes, bytes, bytes]:
     """The pieces of the call that are a member's: before the answer's key, between that and its version, and before the
     record."""
-    counts = f"{tenant_prefix(tenant_id)}stats"
-    keys = [*gate_keys(str(tenant_id)), *(key.encode() for key in (counts, stream_key(), ids_key()))]
+    keys = [
+        *gate_keys(str(tenant_id)),
+        *(key.encode() for key in (counts_key(tenant_id), stream_key(), ids_key())),
+    ]
     quotas = [b"%d" % quota for bucket in buckets for quota in (bucket.requests, bucket.tokens)]
     number = len(keys) + 1 + len(buckets)
     parts = 3 + number + 7 + len(quotas) + 2

@@ -11,6 +11,10 @@ class Filters:
     collection_ids: tuple[UUID, ...] = ()
     tags: tuple[str, ...] = ()
 
+    def as_key(self) -> tuple[list[str], list[str]]:
+        """The same for filters that let the same through, whatever the order; for cache keys."""
+        return sorted(str(pk) for pk in self.collection_ids), sorted(self.tags)
+
 
 @dataclass(frozen=True)
 class Ranked:

@@ -20,12 +20,8 @@ from tenants.scope import current_scope
 Settings = tuple[str, str, str]
 NOTHING: Settings = ("", "", "")
 _APPLY = (
-    "SELECT set_config('ragsite.tenant', %s, true), set_config('ragsite.tags', %s, true),"
-    " set_config('ragsite.user', %s, true)"
-)
-_WITH_STATEMENT = (
     "SELECT set_config('ragsite.tenant', {}, true), set_config('ragsite.tags', {}, true),"
-    " set_config('ragsite.user', {}, true); "
+    " set_config('ragsite.user', {}, true)"
 )
 # What the ORM makes of one statement each; anything else gets its settings by themselves.
 _ONE_STATEMENT = ("SELECT ", "INSERT ", "UPDATE ", "DELETE ")
@@ -71,12 +67,12 @@ class DatabaseWrapper(GatedWrapper):
         values = [Literal(value).as_string(self.connection) for value in wanted]
         if params is not None:  # then the driver takes a per cent sign for a place of a parameter
             values = [value.replace("%", "%%") for value in values]
-        return _WITH_STATEMENT.format(*values) + sql
+        return f"{_APPLY.format(*values)}; {sql}"
 
     def _apply(self, wanted: Settings) -> None:
         # Through the raw connection: a query count in a test stays the count of the code's own queries.
         with self.wrap_database_errors:
-            self.connection.execute(_APPLY, wanted)
+            self.connection.execute(_APPLY.format("%s", "%s", "%s"), wanted)
         self._applied = wanted
 
     def get_new_connection(self, conn_params: Any) -> Any:

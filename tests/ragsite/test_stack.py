@@ -72,6 +72,8 @@ def start(tmp_path: Path, port: int) -> Iterator[object]:
             text=True,
             cwd=CHECKOUT,
             start_new_session=True,
+            # Under nohup(1) the tests themselves have it ignored, which a stack would keep to.
+            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
         )
         started.append(Running(process, tmp_path / "the data"))
         watchdogs.append(threading.Timer(60, process.kill))
