@@ -3,7 +3,7 @@ import re
 from django.contrib.auth.models import AbstractUser
 from django.contrib.postgres.fields import ArrayField
 from django.core.exceptions import ValidationError
-from django.db import models
+from django.db import models, router, transaction
 
 from tenants.models.base import TenantModel
 
@@ -40,6 +40,14 @@ class User(AbstractUser):
 
     def __str__(self) -> str:
         return self.username
+
+    def delete(self, using: str | None = None, keep_parents: bool = False) -> tuple[int, dict[str, int]]:
+        """With all that is theirs; what is being written for them at this moment fails."""
+        using = using or router.db_for_write(User, instance=self)
+        with transaction.atomic(using=using):
+            # Nobody commits a row that refers to a locked one: what goes with the user is looked up once, and is all.
+            list(User.objects.using(using).select_for_update().filter(pk=self.pk))
+            return super().delete(using=using, keep_parents=keep_parents)
 
 
 class Role(TenantModel):

@@ -1,14 +1,18 @@
 """What ends or narrows access holds on the next request, for every way in."""
 
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 import pytest
+from django.db import IntegrityError, connections
+from django.db.models.signals import pre_delete
 from django.test import Client
 
-from tenants.models import Membership, Role, User
+from knowledge.models import Conversation
+from tenants.models import Membership, Role, Tenant, User
 from tenants.people import add_member, set_tenant_status
-from tenants.scope import scope
+from tenants.scope import scope, unscoped
 from tests.cast import PASSWORD, member_of
 from tests.security.helpers import call, key_client, session_client
 from tests.tenants.conftest import People
@@ -171,3 +175,33 @@ def test_a_session_needs_the_csrf_token_and_a_header_none(people: People) -> Non
     assert call(strict, "PATCH", path, body).status_code == 404
     # A header that does not hold is not rescued by the session beside it.
     assert call(client, "GET", "/api/v1/me", authorization="Bearer nonsense").status_code == 401
+
+
+def write_conversation(user: User, tenant: Tenant) -> None:
+    try:
+        with scope(tenant_id=tenant.pk, tags=None):
+            Conversation.objects.create(user=user, title="Written while its user is deleted")
+    finally:
+        connections.close_all()
+
+
+def test_a_user_is_deleted_although_something_is_written_for_them(people: People) -> None:
+    user = people.nina.membership.user
+    with ThreadPoolExecutor(1) as threads:
+        written: list[Future[None]] = []
+
+        def write(**_: Any) -> None:  # what goes with the user has been looked up by now
+            written.append(threads.submit(write_conversation, user, people.acme))
+            wait(written, timeout=0.5)
+
+        pre_delete.connect(write, sender=User)
+        try:
+            with unscoped(reason="tests"):
+                user.delete()
+        finally:
+            pre_delete.disconnect(write, sender=User)
+        with pytest.raises(IntegrityError):
+            written[0].result()
+    with unscoped(reason="tests"):
+        assert not User.objects.filter(username="nina").exists()
+        assert not Conversation.objects.filter(user_id=user.pk).exists()
