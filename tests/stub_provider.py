@@ -63,8 +63,8 @@ class Reply:
         status: other than 200 answers an error of that status; `headers` go with it.
         wait_seconds: before the first byte.
         after_deltas: do `cut` after this many deltas have been sent.
-        cut: hang (until the client leaves), reset the connection, close it without an end, or send an error
-            event.
+        cut: hang (until the client leaves), reset the connection, end the body where no answer ends, or send an
+            error event.
         delta_seconds: between two deltas.
     """
 
@@ -77,7 +77,7 @@ class Reply:
     stop_reason: str = "end_turn"
     wait_seconds: float = 0
     after_deltas: int | None = None
-    cut: Literal["hang", "reset", "close", "error"] = "hang"
+    cut: Literal["hang", "reset", "end", "error"] = "hang"
     delta_seconds: float = 0
     thinking: bool = False
     citations_first: bool = False
@@ -372,10 +372,11 @@ class StubProvider:
             # A linger time of zero makes the close an abort: the client sees a reset.
             writer.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
             writer.transport.abort()
+            return False
         else:
             writer.write(b"0\r\n\r\n")
             await writer.drain()
-        return False
+        return True
 
 
 def count_tokens(text: str) -> int:

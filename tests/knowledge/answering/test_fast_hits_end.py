@@ -299,7 +299,8 @@ def test_under_load_nothing_is_answered_after_the_revocation_was(stage: Stage, s
     time.sleep(0.5)
     send(stage.shared.ada, "patch", f"members/{stage.membership.pk}", {"status": "suspended"})
     revoked = time.monotonic()
-    time.sleep(0.3)
+    while sum(at >= revoked for at, _ in begun) < len(threads) and time.monotonic() < revoked + 20:
+        time.sleep(0.05)
     stop.set()
     for thread in threads:
         thread.join()

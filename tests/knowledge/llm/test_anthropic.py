@@ -227,7 +227,7 @@ async def test_the_whole_call_is_limited(stub: StubProvider, provider: Anthropic
     assert await asyncio.to_thread(stub.wait_for_disconnect)
 
 
-@pytest.mark.parametrize("cut", ["reset", "close", "error"])
+@pytest.mark.parametrize("cut", ["reset", "end", "error"])
 async def test_a_break_in_mid_stream(stub: StubProvider, provider: AnthropicProvider, cut: str) -> None:
     stub.script(Reply(blocks=(Block("word " * 40),), after_deltas=4, cut=cut))  # type: ignore[arg-type]
     texts: list[str] = []

@@ -127,7 +127,7 @@ async def test_a_call_ends_with_the_deadline(stub: StubProvider) -> None:
     await gateway.close()
 
 
-@pytest.mark.parametrize("cut", ["close", "error", "hang"])
+@pytest.mark.parametrize("cut", ["end", "error", "hang"])
 async def test_a_break_after_text_restarts_with_the_next_provider(stub: StubProvider, cut: str) -> None:
     gateway = make(stub)
     stub.script(Reply(blocks=(Block("Forty-two, and then " * 5),), after_deltas=3, cut=cut))  # type: ignore[arg-type]

@@ -70,7 +70,7 @@ def test_the_pause_grows_with_the_crowd_up_to_a_tenth_of_a_second() -> None:
 async def test_streams_that_break_or_are_left_count_no_longer(stub: StubProvider) -> None:
     provider = AnthropicProvider(api_key=KEY, base_url=stub.url)
     crowd = backend_of(provider)._crowd
-    stub.script(Reply(blocks=(Block("word " * 40),), after_deltas=4, cut="close"))
+    stub.script(Reply(blocks=(Block("word " * 40),), after_deltas=4, cut="end"))
     with pytest.raises(ProviderError):
         await collect(provider)
     stub.script(Reply(blocks=(Block("word " * 40),), after_deltas=4, cut="hang"))

@@ -119,7 +119,7 @@ async def test_errors_say_what_to_do(
     assert len(stub.requests) == 1  # the client itself does not try again
 
 
-@pytest.mark.parametrize("cut", ["close", "error", "reset", "hang"])
+@pytest.mark.parametrize("cut", ["end", "error", "reset", "hang"])
 async def test_a_break_in_mid_answer_tells_what_it_cost(stub: StubProvider, cut: str) -> None:
     provider = make(stub)
     stub.script(Reply(blocks=(Block("One sentence. " * 9),), after_deltas=6, cut=cut))  # type: ignore[arg-type]
