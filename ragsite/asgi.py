@@ -6,20 +6,27 @@ import sys
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "ragsite.settings")
 os.environ.setdefault("RAGSITE_DATABASE_POOL", "1")
 
-from django.core.asgi import get_asgi_application
+import django
 
-django_application = get_asgi_application()
+django.setup(set_prefix=False)
 
+from django import db
+from django.core.signals import request_started
 from django.urls import get_resolver
 
 from knowledge.hits.asgi import FastHits
 from ragsite.boot import refuse_demo_data
 from ragsite.core.config import config
 from ragsite.health import load_model_in_background
+from ragsite.in_loop import Handler
 
-application = FastHits(django_application, enabled=config().fast_hits)
+# A request has a thread of its own, if any: there are no connections in it yet to look after.
+request_started.disconnect(db.close_old_connections)
+request_started.disconnect(db.reset_queries)
+
+application = FastHits(Handler(), enabled=config().fast_hits)
 # The event loop gives the lock away with every call to the kernel; a thread that computes keeps it for this long each time.
-sys.setswitchinterval(0.0005)  # seconds; by default ten times as many
+sys.setswitchinterval(0.001)  # seconds; by default five times as many
 
 refuse_demo_data()
 get_resolver().url_patterns  # noqa: B018  the first request need not import every view, in rivalry with the model

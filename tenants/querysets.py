@@ -4,6 +4,7 @@ from typing import Any, Self, TypeVar
 
 from django.db import models
 from django.db.models import sql
+from django.db.models.sql.where import AND
 
 from tenants.scope import ScopeMissing, current_scope
 
@@ -145,8 +146,13 @@ class TenantQuerySet(models.QuerySet[Row]):
             return clone
         if scope.platform:
             return self._clone()
-        # The tenant as a literal beside the policy: the planner then finds partial indexes and partitions.
-        return self.filter(tenant_id=scope.tenant_id)
+        # The tenant as a literal beside the policy: the planner then finds partial indexes and partitions. It is what
+        # filter(tenant_id=…) makes, for a third of the work; every query begins so.
+        clone = self._clone()
+        tenant: Any = clone.model._meta.get_field("tenant")
+        column = tenant.get_col(clone.query.get_initial_alias())
+        clone.query.where.add(tenant.get_lookup("exact")(column, scope.tenant_id), AND)
+        return clone
 
 
 class TenantManager(models.Manager.from_queryset(TenantQuerySet)):  # type: ignore[misc]

@@ -351,6 +351,10 @@ class AsyncTenantView(TenantView):
         if self._claim is not None:
             await run_db(self.settle_claim, response)
         self.response = self.finalize_response(request, response, *args, **kwargs)
+        if isinstance(self.response, Response):
+            # Here: Django would do it in a thread.
+            self.response.render()
+            self.response.render = None  # type: ignore[method-assign,assignment]
         return self.response
 
     async def _answer_error(self, error: Exception) -> Any:

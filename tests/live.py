@@ -16,17 +16,16 @@ def serve(*, fast_hits: bool = False) -> Iterator[str]:
     Args:
         fast_hits: exact cache hits are answered before Django. What a test asks twice would else be recorded a moment later.
     """
-    from django.core.asgi import get_asgi_application
-
     import ragsite.celery  # noqa: F401  tasks that the site sends go to our broker, whichever test ran before
     from knowledge.hits.asgi import FastHits
+    from ragsite.in_loop import Handler
 
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     listener.listen(128)
     server = uvicorn.Server(
         uvicorn.Config(
-            FastHits(get_asgi_application(), enabled=fast_hits),
+            FastHits(Handler(), enabled=fast_hits),
             lifespan="off",
             log_level="warning",
             timeout_graceful_shutdown=2,

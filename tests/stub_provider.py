@@ -125,7 +125,7 @@ class StubProvider:
         self.batches = stub_batches.Batches()
         self.billed: list[Billed] = []
         self.disconnects = 0
-        self.open_connections = 0
+        self.open_connections = self.connections = 0
 
     def __enter__(self) -> "StubProvider":
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
@@ -165,6 +165,7 @@ class StubProvider:
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.open_connections += 1
+        self.connections += 1
         try:
             while (request := await _read_request(reader)) is not None:
                 self.requests.append(request)

@@ -73,8 +73,7 @@ class EventLog:
     async def _send(self, lines: list[str]) -> None:
         try:
             pipeline = redis_client().pipeline(transaction=False)
-            for line in lines:
-                pipeline.xadd(self._key, {"event": line}, maxlen=5000)
+            pipeline.xadd(self._key, {"events": "\n".join(lines)}, maxlen=5000)
             pipeline.expire(self._key, KEPT_SECONDS)
             await pipeline.execute()
         except (RedisError, OSError, TimeoutError) as error:
@@ -133,7 +132,8 @@ async def follow_events(*, membership: Membership, request_id: UUID) -> AsyncGen
         silent = 0.0
         for entry, fields in batches[0][1]:
             last = entry
-            event: Event = json.loads(fields[b"event"])
-            yield event
-            if event["type"] in LAST:
-                return
+            for line in fields[b"events"].split(b"\n"):
+                event: Event = json.loads(line)
+                yield event
+                if event["type"] in LAST:
+                    return

@@ -20,7 +20,7 @@ from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from knowledge.answering.background import in_background
-from knowledge.answering.events import READER_SECONDS, Event
+from knowledge.answering.events import READER_SECONDS, TOGETHER_SECONDS, Event
 from ragsite.core.redis import redis_client
 from tenants.rest import dump_json
 
@@ -56,9 +56,9 @@ return ARGV[1]
 """
 
 # KEYS: the flight, its leader's events, its sign of readers. ARGV: the leader's token, the lease (ms), how long events are
-# kept (ms), 'gone', 'ended' or nothing, the number of the first event, events. An event that is there already is no error:
-# the call before had arrived, its answer had not. Returns 1 with readers and 0 without; -1 when another leads, -2 when all
-# of it is to be sent again, since Redis had forgotten the flight.
+# kept (ms), 'gone', 'ended' or nothing, the events, one a line, and the number of the last of them. Events that are there
+# already are no error: the call before had arrived, its answer had not; who reads knows by the number. Returns 1 with
+# readers and 0 without; -1 when another leads, -2 when all of it is to be sent again, since Redis had forgotten the flight.
 _SAY = """
 local told = redis.call('GET', KEYS[1])
 if not told then
@@ -66,7 +66,7 @@ if not told then
   return -2
 end
 if told ~= ARGV[1] then return -1 end
-for at = 6, #ARGV do redis.pcall('XADD', KEYS[2], (ARGV[5] + at - 6) .. '-0', 'event', ARGV[at]) end
+if ARGV[5] ~= '' then redis.pcall('XADD', KEYS[2], ARGV[6] .. '-0', 'events', ARGV[5]) end
 redis.call('PEXPIRE', KEYS[2], ARGV[4] == '' and ARGV[3] or 2 * ENDED)
 if ARGV[4] == 'gone' then
   redis.call('DEL', KEYS[1])
@@ -193,18 +193,19 @@ class Lead:
 
     async def _beat(self) -> None:
         while not self.is_over:
-            with contextlib.suppress(*_SLOW):  # for once: again with the next beat
-                await self._speak()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(BEAT_SECONDS):
                     await self._news.wait()
             self._news.clear()
+            with contextlib.suppress(*_SLOW):  # for once: again with the next beat
+                await self._speak()
+            await asyncio.sleep(TOGETHER_SECONDS)
 
     async def _speak(self, ending: str = "") -> None:
         async with self._speaking:
             told = -2
             while told == -2 and not self._is_lost and (ending or not self.is_over):
-                lines, sent = self._lines[self._sent :], self._sent
+                lines, last = self._lines[self._sent :], len(self._lines)
                 try:
                     told = await redis_client().eval(
                         _SAY,
@@ -216,8 +217,8 @@ class Lead:
                         int(LEASE_SECONDS * 1000),
                         KEPT_SECONDS * 1000,
                         ending,
-                        sent + 1,
-                        *lines,
+                        "\n".join(lines),
+                        last,
                     )
                 except _SLOW:
                     raise
@@ -227,7 +228,7 @@ class Lead:
                     self._has_failed = True
                     return
                 self._is_lost = told == -1
-                self._sent = 0 if told == -2 else sent + len(lines)
+                self._sent = 0 if told == -2 else last
 
 
 async def board(*, flight: str, counts: str, arrived_ms: float) -> Lead | Term:
@@ -310,19 +311,23 @@ class _Ear:
 
     def __init__(self, term: Term, *, token: str) -> None:
         self._term, self._token = term, token
-        self._last = "0-0"
+        self._last = b"0-0"
+        self._heard = 0
 
     async def hear(self, *, wait_ms: int | None) -> None:
         key = _events_key(self._term.flight, self._token)
         # A wait shorter than the client's own socket timeout, or that would end it with an error.
         batches: Any = await redis_client().xread({key: self._last}, count=500, block=wait_ms)
         for entry, fields in batches[0][1] if batches else ():
-            self._last = entry
-            event = json.loads(fields[b"event"])
-            if event["type"] == END:
-                self._term.close(End(event["kind"], event["data"]))
-                return
-            self._term.add(event)
+            self._last, last = entry, int(entry.partition(b"-")[0])
+            lines = fields[b"events"].split(b"\n")
+            for line in lines[max(0, len(lines) - (last - self._heard)) :]:
+                event = json.loads(line)
+                if event["type"] == END:
+                    self._term.close(End(event["kind"], event["data"]))
+                    return
+                self._term.add(event)
+            self._heard = last
 
     async def look(self) -> bool:
         """Gives the sign that somebody reads; whether it still leads."""

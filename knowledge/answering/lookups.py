@@ -5,7 +5,8 @@ corpus version, the question, its filters, the configuration. Both are kept a te
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 from uuid import UUID
 
@@ -57,13 +58,13 @@ class Lookup:
     model: str
     version: int
 
-    @property
+    @cached_property
     def passages_key(self) -> str:
         parts = [
             self.text,
             self.k,
             *self.filters.as_key(),
-            asdict(self.config),
+            vars(self.config),
             settings().reranker_model,
             self.model,
             self.version,
@@ -106,7 +107,7 @@ async def write_lookup(lookup: Lookup, *, passages: list[FoundPassage], vector: 
     """Keeps what was found, and the vector where it had to be made."""
     try:
         pipeline = redis_client().pipeline(transaction=False)
-        body = json.dumps([asdict(each) for each in passages], default=str)
+        body = json.dumps([vars(each) for each in passages], default=str)
         pipeline.set(lookup.passages_key, body, ex=PASSAGES_SECONDS)
         if vector is not None:
             pipeline.set(lookup.vector_key, vector.astype(np.float32).tobytes(), ex=VECTOR_SECONDS)

@@ -6,7 +6,7 @@ A prompt holds passages, so its key holds the tenant and what the asker may read
 
 import json
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import structlog
@@ -49,7 +49,7 @@ class Response:
 
 def response_key(*, membership: Membership, prompt: Prompt, models: Sequence[ModelConfig]) -> str:
     """Of everything that is sent, and to whom."""
-    text = json.dumps([asdict(prompt), [asdict(model) for model in models]])
+    text = json.dumps([prompt, *models], default=vars)
     return f"{tenant_prefix(membership.tenant_id)}response:{acl_signature(membership)}:{digest_of(text)}"
 
 

@@ -13,6 +13,7 @@ tenant or of other rights is found by it. An answer is shown for other words whe
 What is saved is the model's call, not the search. docs/decisions/0010 has the figures.
 """
 
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -141,15 +142,21 @@ async def _alike(place: Place, *, text: str) -> list[str]:
 
 def _join(known: Kept | None, new: Sequence[dict[bytes, bytes]], *, dimensions: int) -> Kept:
     """What was known and what is new; of a question that is in both the new one."""
-    rows = dict(zip(known.texts, known.vectors, strict=True)) if known else {}
+    rows: dict[str, NDArray[np.float16]] = {}
     for each in new:
         text, vector = each[b"text"].decode(), np.frombuffer(each[b"vector"], dtype=np.float16)
         if len(vector) == dimensions:
             rows.pop(text, None)
             rows[text] = vector
-    newest = list(rows.items())[-MOST_QUESTIONS:]
-    vectors = np.stack([vector for _, vector in newest]) if newest else np.zeros((0, dimensions), np.float16)
-    return Kept(texts=tuple(text for text, _ in newest), vectors=vectors)
+    texts: tuple[str, ...] = ()
+    vectors = np.zeros((0, dimensions), np.float16)
+    if known:
+        stays = np.array([text not in rows for text in known.texts], dtype=bool)
+        texts = tuple(itertools.compress(known.texts, stays))
+        vectors = known.vectors if stays.all() else known.vectors[stays]
+    if rows:
+        texts, vectors = (*texts, *rows), np.vstack([vectors, *rows.values()])
+    return Kept(texts=texts[-MOST_QUESTIONS:], vectors=vectors[-MOST_QUESTIONS:])
 
 
 async def _read(

@@ -26,7 +26,7 @@ from knowledge.llm.base import (
 from knowledge.llm.framing import EventReader
 from knowledge.llm.network import LIMITS, gather_streams
 from knowledge.llm.sentences import partition_text
-from knowledge.llm.wire import client_timeout, estimate_tokens, next_event, parse_retry_after, until
+from knowledge.llm.wire import client_timeout, end_body, estimate_tokens, next_event, parse_retry_after, until
 
 DEFAULT_BASE_URL = "https://api.anthropic.com"
 
@@ -93,6 +93,7 @@ class AnthropicProvider:
         first_byte = min(deadline, time.monotonic() + config.first_byte_seconds)
         meter = _Meter(model=config.model)
         response: anthropic.AsyncStream[types.RawMessageStreamEvent] | None = None
+        parts: AsyncIterator[list[dict[str, Any]]] | None = None
         try:
             async with until(first_byte):
                 response = await self._client.messages.create(
@@ -127,7 +128,9 @@ class AnthropicProvider:
         ) as error:
             raise_mapped(error, config=config, usage=meter.usage_so_far())
         finally:
-            if response is not None:
+            if response is not None and parts is not None and meter.is_over:
+                end_body(parts, response.close)
+            elif response is not None:
                 await response.close()
 
     async def complete(self, *, system: str, text: str, config: ModelConfig) -> tuple[str, Finished]:

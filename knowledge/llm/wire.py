@@ -3,8 +3,8 @@
 import asyncio
 import email.utils
 import time
-from collections.abc import AsyncIterator
-from typing import TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, TypeVar
 
 import httpx2
 
@@ -14,6 +14,9 @@ T = TypeVar("T")
 CONNECT_SECONDS = 5.0
 # An estimate for text whose tokens the provider had no chance to report.
 CHARS_PER_TOKEN = 4
+# How long the end of a body is waited for whose answer is over.
+END_SECONDS = 1.0
+_ending: set[asyncio.Task[None]] = set()
 
 
 def estimate_tokens(chars: int) -> int:
@@ -34,6 +37,25 @@ async def next_event(events: AsyncIterator[T], deadline: float) -> T | None:
     """The next event, or None at the end. Raises TimeoutError at the deadline."""
     async with until(deadline):
         return await anext(events, None)
+
+
+def end_body(parts: AsyncIterator[Any], close: Callable[[], Awaitable[None]]) -> None:
+    """Reads what is left of a body that has said everything, while nobody waits: only then its connection is used again,
+    and the next question need not make one, with TLS, of its own."""
+    task = asyncio.get_running_loop().create_task(_end_body(parts, close))
+    _ending.add(task)
+    task.add_done_callback(_ending.discard)
+
+
+async def _end_body(parts: AsyncIterator[Any], close: Callable[[], Awaitable[None]]) -> None:
+    try:
+        async with asyncio.timeout(END_SECONDS):
+            async for _ in parts:
+                pass
+    except Exception:  # noqa: S110  the answer is whole: what happens to the connection after it is nobody's concern
+        pass
+    finally:
+        await close()
 
 
 def parse_retry_after(headers: httpx2.Headers) -> float | None:

@@ -50,8 +50,10 @@ def expand_spans(
             document_id=chunk.document_id,
             ordinal__range=(max(0, chunk.ordinal - NEIGHBOURS), chunk.ordinal + NEIGHBOURS),
         )
-    rows = chunks.filter(nearby).values_list(
-        "pk", "document_id", "ordinal", "start", "end", "tokens", "heading_path"
+    rows = (
+        chunks.filter(nearby)
+        .order_by()
+        .values_list("pk", "document_id", "ordinal", "start", "end", "tokens", "heading_path")
     )
     by_place: defaultdict[UUID, dict[int, Neighbour]] = defaultdict(dict)
     for pk, document_id, ordinal, start, end, tokens, heading_path in rows:

@@ -95,10 +95,11 @@ def _search_once(
             filters=filters,
             config=config,
             model=model,
+            most=max(k, config.rerank_candidates),
         )
         chunks = _readable_chunks(membership=membership, filters=filters)
         best = _rerank(ranking.fused, chunks=chunks, question=question, config=config)[:k]
-        rows = chunks.defer("terms", "embedding_hash").in_bulk([each.chunk_id for each in best])
+        rows = chunks.order_by().defer("terms", "embedding_hash").in_bulk([each.chunk_id for each in best])
         found = [rows[each.chunk_id] for each in best if each.chunk_id in rows]
         spans = expand_spans(
             chunks=chunks,
@@ -153,6 +154,7 @@ def rank_chunks(
     filters: Filters,
     config: RetrievalConfig,
     model: str = "",
+    most: int | None = None,
 ) -> Ranking:
     """Both arms and their fusion, over the chunks that the member may read and nothing else.
 
@@ -163,6 +165,7 @@ def rank_chunks(
         limit: chunks of each arm.
         vector: of the question, shape ``(dimensions,)``, of length 1.
         model: the name of the embedder that made it; empty: that of the space in force.
+        most: how many chunks the lists hold at most; ``None``: all that were found.
     """
     with atomic(savepoint=False):
         view, selection, languages = readable_rows(membership=membership, filters=filters, model=model)
@@ -181,6 +184,7 @@ def rank_chunks(
         rows = np.union1d(rows, again)
         fused = _fuse(view=view, rows=rows, vector=moved, keyword=keyword, config=config)
     best, scores = spread_passages(scores=fused, around=view.neighbourhoods(rows))
+    best, scores = best[:most], scores[:most]
     vectors = view.vectors(best)
     cosines = vectors @ vector / np.maximum(np.linalg.norm(vectors, axis=1), 1e-6)
     keywords, covered = keyword.of(view=view, rows=best)
@@ -192,8 +196,8 @@ def rank_chunks(
     ]
     of_row = dict(zip(best.tolist(), ranked, strict=True))
     return Ranking(
-        dense=tuple(of_row[row] for row in by_vector.tolist()),
-        keyword=tuple(of_row[row] for row in by_words.tolist()),
+        dense=tuple(of_row[row] for row in by_vector.tolist() if row in of_row),
+        keyword=tuple(of_row[row] for row in by_words.tolist() if row in of_row),
         fused=tuple(ranked),
     )
 

@@ -66,7 +66,7 @@ def put_in_flight(member: Any, request_id: uuid.UUID, text: str) -> None:
         {"type": "answer_chunk", "data": text},
         {"type": "error", "data": {"title": "gone", "status": 503}},
     ):
-        redis.xadd(key, {"event": json.dumps(event)})
+        redis.xadd(key, {"events": json.dumps(event)})
 
 
 def test_only_its_asker_joins_an_answer_in_flight(cast: Cast) -> None:
