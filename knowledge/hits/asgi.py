@@ -12,7 +12,7 @@ from typing import Any
 from knowledge.hits.lookup import Hit, Lookup, Refused, answer_command, look_at_gates, member_command
 from knowledge.hits.memory import MOST_ANSWERS, MOST_MEMBERS, KnownAnswer, KnownMember, Memory
 from knowledge.hits.records import member_record
-from knowledge.hits.shape import Headers, shape_of
+from knowledge.hits.shape import Headers, shape_of, stream_shape_of
 from knowledge.hits.ticket import Ticket, current_ticket
 from knowledge.hits.writer import RecordWriter
 from ragsite.core.config import config
@@ -26,13 +26,15 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Any, Any, Any], Awaitable[None]]
 
-PATH = "/api/v1/query"
+# Each with the name of its endpoint.
+PATHS = {"/api/v1/query": "query", "/api/v1/query/stream": "stream"}
 MOST_BODY = 16 * 1024
 WAIT_SECONDS = 1.0
 FULL_TRIES, FULL_SECONDS = 20, 0.1
 # What any of these asks for is Django's business.
 _OTHER_HEADERS = frozenset({b"cookie", b"idempotency-key", b"content-encoding", b"expect"})
-_ACCEPTED = frozenset({b"", b"*/*", b"application/json", b"application/json, text/plain, */*"})
+_JSON = frozenset({b"", b"*/*", b"application/json", b"application/json, text/plain, */*"})
+_ACCEPTED = {"query": _JSON, "stream": _JSON | {b"application/x-ndjson", b"text/event-stream"}}
 # The response may depend on these; the rest of the headers changes nothing about it.
 _FRONT = (b"host", b"accept", b"x-forwarded-proto")
 _ONCE = frozenset({b"authorization", b"x-api-key", b"content-type", b"content-length", *_FRONT})
@@ -40,8 +42,8 @@ _ONCE = frozenset({b"authorization", b"x-api-key", b"content-type", b"content-le
 # What holds these words may be no question that is remembered; nobody is to wait for it.
 _UNSHARED = (b'"cache"', b'"conversation"')
 
-_REQUESTS = REQUESTS.labels("query", "cached")
-_LATENCY = REQUEST_LATENCY.labels("query")
+_REQUESTS = {name: REQUESTS.labels(name, "cached") for name in PATHS.values()}
+_LATENCY = {name: REQUEST_LATENCY.labels(name) for name in PATHS.values()}
 _STAGE = STAGE_LATENCY.labels("cache")
 _HITS = (CACHE_HITS.labels("exact"), CACHE_HITS.labels("process"))
 
@@ -56,6 +58,7 @@ class Asked:
         front: what its response depends on beside question and asker.
     """
 
+    endpoint: str
     credential: bytes
     raw: str
     front: tuple[bytes, ...]
@@ -85,10 +88,11 @@ class FastHits:
         begun = time.perf_counter()
         if self._loop is None:
             self._start()
-        if scope["type"] != "http" or scope["path"] != PATH or scope["method"] != "POST" or not self._enabled:
+        endpoint = PATHS.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
+        if endpoint is None or not self._enabled:
             await self._application(scope, receive, send)
             return
-        asked = read_request(scope)
+        asked = read_request(scope, endpoint)
         if asked is None or not self._is_connected():
             await self._application(scope, receive, send)
             return
@@ -97,7 +101,7 @@ class FastHits:
             response = await self._find(asked, body, scope, begun)
             if response is not None:
                 await _send_response(send, *response)
-                _count(begun)
+                _count(endpoint, begun)
                 return
         receive = _replay(messages, receive)
         ticket = None if body is None else await self._open_ticket(asked)
@@ -165,7 +169,8 @@ class FastHits:
         """While Django answers what many may ask, the others wait a moment for what is to be remembered of it."""
         member = self._members.get(asked.credential)
         key = (member.place, asked.front, body) if member else None
-        if key is None or key in self._under_way or any(word in body for word in _UNSHARED):
+        is_shared = asked.endpoint == "query" and not any(word in body for word in _UNSHARED)
+        if key is None or key in self._under_way or not is_shared:  # a stream begins at once
             yield
             return
         done = self._under_way[key] = asyncio.get_running_loop().create_future()
@@ -211,7 +216,8 @@ class FastHits:
         question = journey.question
         if found is None or journey.renewing or question.conversation or not question.use_cache:
             return
-        shape = shape_of(headers=ticket.headers, body=ticket.body)
+        shape_by = stream_shape_of if asked.endpoint == "stream" else shape_of
+        shape = shape_by(headers=ticket.headers, body=ticket.body)
         if shape is None:
             return
         known = KnownAnswer(
@@ -224,7 +230,7 @@ class FastHits:
         self._answers.put((place, asked.front, body), known, since=ticket.since)
 
 
-def read_request(scope: MutableMapping[str, Any]) -> Asked | None:
+def read_request(scope: MutableMapping[str, Any], endpoint: str) -> Asked | None:
     """What matters of a request that may be a hit; ``None`` for one that Django is to look at in any case."""
     if scope.get("query_string") or scope.get("root_path"):
         return None
@@ -236,7 +242,10 @@ def read_request(scope: MutableMapping[str, Any]) -> Asked | None:
             found[name] = value
         elif name in _OTHER_HEADERS:
             return None
-    if found.get(b"content-type") != b"application/json" or found.get(b"accept", b"") not in _ACCEPTED:
+    if (
+        found.get(b"content-type") != b"application/json"
+        or found.get(b"accept", b"") not in _ACCEPTED[endpoint]
+    ):
         return None
     length = found.get(b"content-length", b"")  # DRF takes a body without one for none
     if not length.isdigit() or int(length) > MOST_BODY:
@@ -248,9 +257,10 @@ def read_request(scope: MutableMapping[str, Any]) -> Asked | None:
     if header and kind.lower() != b"bearer":
         return None
     return Asked(
+        endpoint=endpoint,
         credential=hashlib.sha256(header + b"\n" + key).digest(),
         raw=(raw or key).decode("latin-1").strip(),
-        front=(scope["scheme"].encode(), *(found.get(name, b"") for name in _FRONT)),
+        front=(endpoint.encode(), scope["scheme"].encode(), *(found.get(name, b"") for name in _FRONT)),
     )
 
 
@@ -289,7 +299,7 @@ def _listen(send: Send, ticket: Ticket, remember: Callable[[], None]) -> Send:
         if message["type"] == "http.response.start":
             ticket.status, ticket.headers = message["status"], list(message.get("headers", ()))
         elif message["type"] == "http.response.body":
-            ticket.body += message.get("body", b"")
+            ticket.take(message.get("body", b""))
             if not message.get("more_body", False):
                 remember()
         await send(message)
@@ -317,10 +327,10 @@ async def _send_response(send: Send, headers: Headers, body: bytes) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-def _count(begun: float) -> None:
+def _count(endpoint: str, begun: float) -> None:
     seconds = time.perf_counter() - begun
-    _REQUESTS.inc()
-    _LATENCY.observe(seconds)
+    _REQUESTS[endpoint].inc()
+    _LATENCY[endpoint].observe(seconds)
     _STAGE.observe(seconds)
     for hits in _HITS:
         hits.inc()

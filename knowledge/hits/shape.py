@@ -67,7 +67,39 @@ def shape_of(*, headers: Headers, body: bytes) -> ResponseShape | None:
     return _cut(document | _OF_A_HIT, headers=kept) if again == body else None
 
 
-def _cut(document: dict[str, Any], *, headers: tuple[tuple[bytes, bytes], ...]) -> ResponseShape:
+_DONE = b'{"type":"done","data":'
+
+
+def stream_shape_of(*, headers: Headers, body: bytes) -> ResponseShape | None:
+    """The shape of a hit's stream, of one that Django has replayed from the cache: events come as they came, and the last
+    of them, ``done``, has what is each request's own.
+
+    Returns:
+        ``None`` for any other stream.
+    """
+    names = {name.lower() for name, _ in headers}
+    begin, end = body.rfind(_DONE) + len(_DONE), body.rfind(b"}")
+    if names & _PRIVATE_HEADERS or begin < len(_DONE) or not begin < end:
+        return None
+    try:
+        document: Any = json.loads(body[begin:end])
+        own = {name: dump_json(document[name]).encode() for name in OWN}
+        is_hit = all(document[name] == value for name, value in _OF_A_HIT.items())
+    except (ValueError, KeyError, TypeError):
+        return None
+    kept = tuple(each for each in headers if each[0].lower() not in _OWN_HEADERS)
+    shape = _cut(document, headers=kept, before=body[:begin], after=body[end:])
+    _, again = shape.fill(own=own, request_id=b"", limits=())
+    return shape if is_hit and again == body else None
+
+
+def _cut(
+    document: dict[str, Any],
+    *,
+    headers: tuple[tuple[bytes, bytes], ...],
+    before: bytes = b"",
+    after: bytes = b"",
+) -> ResponseShape:
     order = tuple(name for name in document if name in OWN)
     marks = {name: uuid.uuid4().hex for name in order}
     parts: list[bytes] = []
@@ -75,4 +107,5 @@ def _cut(document: dict[str, Any], *, headers: tuple[tuple[bytes, bytes], ...]) 
     for name in order:
         part, _, rest = rest.partition(f'"{marks[name]}"'.encode())
         parts.append(part)
-    return ResponseShape(headers=headers, parts=(*parts, rest), order=order)
+    whole = (*parts, rest + after)
+    return ResponseShape(headers=headers, parts=(before + whole[0], *whole[1:]), order=order)

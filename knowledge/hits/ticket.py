@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from knowledge.answering.journey import Journey
 from knowledge.models import Answer
 
+MOST_PIECES = 16
+
 current_ticket: ContextVar["Ticket | None"] = ContextVar("ragsite_hit_ticket", default=None)
 
 
@@ -29,6 +31,12 @@ class Ticket:
     status: int = 0
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)
     body: bytes = b""
+    pieces: int = 0
+
+    def take(self, piece: bytes) -> None:
+        """Of the response's body. One in many pieces is a model's stream: nothing of it is kept."""
+        self.pieces += 1
+        self.body = self.body + piece if self.pieces <= MOST_PIECES else b""
 
 
 def note_answer(*, journey: Journey, answer: Answer) -> None:

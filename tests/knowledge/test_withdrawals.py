@@ -3,21 +3,26 @@
 import json
 import time
 from base64 import b64decode
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from django.core.cache import cache
+from django.utils import timezone
 from django_redis import get_redis_connection
 
 from knowledge import withdrawals
 from knowledge.documents import change_document, delete_document, restore_document
 from knowledge.index_figures import read_index_figures
-from knowledge.models import Document, IndexDay
-from knowledge.tasks import measure_withdrawal_of
+from knowledge.models import Collection, Document, IndexDay
+from knowledge.tasks import apply_retention, measure_withdrawal_of
+from knowledge.webhooks.documents import remove_document
 from knowledge.withdrawals import measure_withdrawal, read_withdrawals
 from ragsite.celery import app as _app  # noqa: F401  messages go to our broker, whichever test ran before
 from tenants.scope import scope
 from tests.cast import add_indexed
+from tests.knowledge.ingestion.syncing import documents_of, make_source, sync, write
 from tests.knowledge.pages.helpers import html_of, signed_in, words_of
 from tests.knowledge.shared import _django_db_helper, on_shared_cast  # noqa: F401
 
@@ -91,6 +96,41 @@ def test_lost_tags_are_measured_with_the_eyes_of_who_read_them(shared: Any, docu
     assert asked["lost_tags"] == ["runbooks", "standards"]
     assert measure_withdrawal(**asked) is not None
     assert measure_withdrawal(**(asked | {"lost_tags": ["faq"]})) is None  # these still read it
+
+
+def test_what_goes_by_itself_is_measured_too(tmp_path: Path, shared: Any) -> None:
+    """A file that is gone, a document that has come of age, one that a webhook takes back."""
+    with scope(tenant_id=shared.acme.pk, tags=None):
+        collection = Collection.objects.create(slug="brief", name="Brief", retention_days=10)
+        for name in ("gone", "old", "pushed", "stays"):
+            write(tmp_path / f"{name}.md", f"# Windlass\n\nThe windlass in {name} is painted.\n")
+        source = make_source(tmp_path, collection=collection)
+        sync(source)
+        documents = documents_of(source)
+
+        def lose() -> None:
+            (tmp_path / "gone.md").unlink()
+            sync(source)
+
+        def come_of_age() -> None:
+            past = timezone.now() - timedelta(days=11)
+            Document.objects.filter(pk=documents["old.md"].pk).update(current_since=past)
+            apply_retention()
+
+        def take_back() -> None:
+            assert remove_document(source=source, uri="pushed.md")
+
+        for name, withdraw in {"gone.md": lose, "old.md": come_of_age, "pushed.md": take_back}.items():
+            cache.delete(f"withdrawal-measured:{shared.acme.pk}")
+            sent()
+            withdraw()
+            (asked,) = sent()
+            assert asked["document_id"] == str(documents[name].pk) and asked["lost_tags"] is None, name
+            assert measure_withdrawal(**asked) is not None, name
+        measured, still_found = read_withdrawals()
+        assert len(measured) == 3 and not still_found
+        assert list(documents_of(source)) == ["stays.md"]
+        IndexDay.objects.all().delete()
 
 
 def test_what_is_still_found_is_counted_and_shown(

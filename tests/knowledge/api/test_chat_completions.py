@@ -14,7 +14,7 @@ from knowledge.models import Answer
 from tenants.models import AuditEvent, Budget, Tenant, UsageRecord
 from tenants.scope import scope
 from tests.cast import Member, member_of
-from tests.knowledge.helpers import HOLD_TIMER, check_source_offsets
+from tests.knowledge.helpers import HOLD_TIMER, check_source_offsets, eventually
 from tests.knowledge.shared import _django_db_helper, on_shared_cast  # noqa: F401
 from tests.security.helpers import _call_stream, call, key_client, read_body
 from tests.stub_provider import Block, Reply, StubProvider
@@ -384,10 +384,12 @@ def test_a_client_that_leaves_cancels_the_call_upstream(client: openai.OpenAI, m
         )
     )
     options: Any = {"ragsite": {"cache": False}}
+    asked_before = len(model.requests)
     with client.chat.completions.create(
         model="all", messages=[{"role": "user", "content": HOLD_TIMER}], stream=True, extra_body=options
     ) as stream:
         assert next(iter(stream)).choices[0].delta.role == "assistant"
+        eventually(lambda: len(model.requests) > asked_before, 5, "the model was not asked")
     assert model.wait_for_disconnect(2), "the call upstream went on"
 
 
