@@ -34,6 +34,9 @@ class Rows:
     def filter(self, *_: Any) -> "Rows":
         return self
 
+    def order_by(self, *_: Any) -> "Rows":
+        return self
+
     def values_list(self, *names: str) -> list[tuple[Any, ...]]:
         return [tuple(getattr(row, name) for name in names) for row in self._rows]
 
