@@ -41,7 +41,7 @@ class Order:
         streams: the share of questions that are asked as streams.
         options: fields of the body beside the question.
         ramp: seconds over which the connections begin.
-        think: seconds between an answer and the next question.
+        think: seconds between an answer and the next question, more or less by a half.
         rate: questions a second, at random times; 0: as fast as they are answered.
         details: what is kept of an answer: ``""``, ``answers`` (its sources and citations) or ``streams`` (its text, and
             when each part of it came).
@@ -140,7 +140,8 @@ class Load:
 
     def end(self, connection: "Connection", record: Record) -> None:
         failed = not 200 <= record.status < 300
-        wait = self.order.think + (AFTER_ERROR_SECONDS if failed else 0)
+        wait = self.order.think and self.order.think * self._dice.uniform(0.5, 1.5)
+        wait += AFTER_ERROR_SECONDS if failed else 0
 
         def go_on() -> None:
             self._at_work -= 1
