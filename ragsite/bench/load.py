@@ -46,7 +46,10 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--streams", type=float, default=0.2, help="share of questions asked as streams (ours alone)"
     )
     parser.add_argument(
-        "--think", type=float, default=0.0, help="about how many seconds between an answer and the next question"
+        "--think",
+        type=float,
+        default=0.0,
+        help="about how many seconds between an answer and the next question",
     )
     parser.add_argument("--growth", help="numbers of users, parted by commas")
     parser.add_argument("--null", action="store_true")
