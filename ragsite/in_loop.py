@@ -80,23 +80,11 @@ class CSPMiddleware(InLoop, csp.middleware.CSPMiddleware):
     pass
 
 
-_KINDS: tuple[type[InLoop], ...] = (
-    SecurityMiddleware,
-    SessionMiddleware,
-    CommonMiddleware,
-    CsrfViewMiddleware,
-    AuthenticationMiddleware,
-    MessageMiddleware,
-    XFrameOptionsMiddleware,
-    CSPMiddleware,
-)
-
-
 class Handler(ASGIHandler):
     """Django's own, with the middleware of the settings and these in the place of what they stand for."""
 
     def load_middleware(self, is_async: bool = False) -> None:
-        ours = {_path(kind.__bases__[1]): _path(kind) for kind in _KINDS}
+        ours = {_path(kind.__bases__[1]): _path(kind) for kind in InLoop.__subclasses__()}
         named = settings.MIDDLEWARE  # by Django's names, which its checks look for
         settings.MIDDLEWARE = [ours.get(path, path) for path in named]
         try:

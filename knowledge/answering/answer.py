@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import structlog
 
-from knowledge.answering.background import in_background
 from knowledge.answering.events import Event, EventLog
 from knowledge.answering.journey import Journey, Question
 from knowledge.answering.record import answer_object
@@ -18,6 +17,7 @@ from knowledge.answering.work import Work
 from knowledge.config import AnswerConfig
 from knowledge.hits.ticket import note_answer
 from knowledge.llm.gateway import Gateway
+from ragsite.core.background import in_background
 from ragsite.core.hops import run_db
 from ragsite.core.observability import ACTIVE_REQUESTS, REQUEST_LATENCY, REQUESTS
 from ragsite.core.problems import Problem

@@ -12,8 +12,8 @@ import structlog
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from knowledge.answering.background import in_background
 from knowledge.answering.layers import acl_signature, tenant_prefix
+from ragsite.core.background import in_background
 from ragsite.core.redis import redis_client
 from tenants.models import Membership
 from tenants.rest import dump_json

@@ -19,8 +19,8 @@ import structlog
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from knowledge.answering.background import in_background
 from knowledge.answering.events import READER_SECONDS, TOGETHER_SECONDS, Event
+from ragsite.core.background import in_background
 from ragsite.core.redis import redis_client
 from tenants.rest import dump_json
 

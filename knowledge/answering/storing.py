@@ -2,10 +2,10 @@
 
 import structlog
 
-from knowledge.answering.background import in_background
 from knowledge.answering.journey import Journey
 from knowledge.answering.record import store_answer
 from knowledge.models import Answer
+from ragsite.core.background import in_background
 from ragsite.core.hops import run_db
 from tenants.scope import enter
 

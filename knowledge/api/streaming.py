@@ -18,6 +18,7 @@ from knowledge.access import access_answer
 from knowledge.answering.events import LINGER_SECONDS, Event, Readers
 from knowledge.answering.record import answer_object, present_answers
 from knowledge.answering.work import pour
+from ragsite.core.background import in_background
 from ragsite.core.problems import Problem
 from tenants.models import Membership
 from tenants.rest import dump_json
@@ -25,7 +26,6 @@ from tenants.rest import dump_json
 NDJSON, SSE = "application/x-ndjson", "text/event-stream"
 HEARTBEAT_SECONDS = 15.0
 LOOK_SECONDS = 0.5
-_lingering: set[asyncio.Task[None]] = set()
 
 
 class Pump:
@@ -109,9 +109,7 @@ class Pump:
         if self._readers is None or not self._begun:
             self._task.cancel()
             return
-        lingering = self._loop.create_task(self._linger(self._readers))
-        _lingering.add(lingering)
-        lingering.add_done_callback(_lingering.discard)
+        in_background(self._linger(self._readers))
 
     async def _linger(self, readers: Readers) -> None:
         """Lets the work go on while its reader may come back, or has."""

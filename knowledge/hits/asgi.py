@@ -53,8 +53,9 @@ class Asked:
     """A request that may be a hit.
 
     Attributes:
+        endpoint: its name.
         credential: the hash of what it brings.
-        tenant_id: as the credential says it, unverified.
+        raw: the credential itself, unverified.
         front: what its response depends on beside question and asker.
     """
 

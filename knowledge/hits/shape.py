@@ -18,6 +18,7 @@ _OF_A_HIT = {
     "cache_hit": True,
     "usage": {"input_tokens": 0, "output_tokens": 0, "cost_usd": "0"},
 }
+_DONE = b'{"type":"done","data":'  # how a stream's last event begins
 # A response that carries one of these is for one client alone.
 _PRIVATE_HEADERS = frozenset({b"set-cookie", b"idempotency-replayed"})
 
@@ -54,20 +55,7 @@ def shape_of(*, headers: Headers, body: bytes) -> ResponseShape | None:
     Returns:
         ``None`` for a response from which it could not itself be made again, byte for byte.
     """
-    names = {name.lower() for name, _ in headers}
-    if names & _PRIVATE_HEADERS:
-        return None
-    try:
-        document: Any = json.loads(body)
-        own = {name: dump_json(document[name]).encode() for name in OWN}
-    except (ValueError, KeyError, TypeError):
-        return None
-    kept = tuple(each for each in headers if each[0].lower() not in _OWN_HEADERS)
-    _, again = _cut(document, headers=kept).fill(own=own, request_id=b"", limits=())
-    return _cut(document | _OF_A_HIT, headers=kept) if again == body else None
-
-
-_DONE = b'{"type":"done","data":'
+    return _shape(headers=headers, before=b"", shown=body, after=b"", is_replay=False)
 
 
 def stream_shape_of(*, headers: Headers, body: bytes) -> ResponseShape | None:
@@ -77,28 +65,42 @@ def stream_shape_of(*, headers: Headers, body: bytes) -> ResponseShape | None:
     Returns:
         ``None`` for any other stream.
     """
-    names = {name.lower() for name, _ in headers}
     begin, end = body.rfind(_DONE) + len(_DONE), body.rfind(b"}")
-    if names & _PRIVATE_HEADERS or begin < len(_DONE) or not begin < end:
+    if not len(_DONE) <= begin < end:
+        return None
+    return _shape(
+        headers=headers, before=body[:begin], shown=body[begin:end], after=body[end:], is_replay=True
+    )
+
+
+def _shape(
+    *, headers: Headers, before: bytes, shown: bytes, after: bytes, is_replay: bool
+) -> ResponseShape | None:
+    """Of a body that shows the answer as the JSON object ``shown``; ``is_replay``: it must be shown as that of a hit."""
+    if {name.lower() for name, _ in headers} & _PRIVATE_HEADERS:
         return None
     try:
-        document: Any = json.loads(body[begin:end])
+        document: Any = json.loads(shown)
         own = {name: dump_json(document[name]).encode() for name in OWN}
-        is_hit = all(document[name] == value for name, value in _OF_A_HIT.items())
     except (ValueError, KeyError, TypeError):
         return None
+    of_a_hit = document | _OF_A_HIT
+    if is_replay and document != of_a_hit:
+        return None
     kept = tuple(each for each in headers if each[0].lower() not in _OWN_HEADERS)
-    shape = _cut(document, headers=kept, before=body[:begin], after=body[end:])
-    _, again = shape.fill(own=own, request_id=b"", limits=())
-    return shape if is_hit and again == body else None
+    _, again = _cut(document, headers=kept, before=before, after=after).fill(
+        own=own, request_id=b"", limits=()
+    )
+    is_same = again == before + shown + after
+    return _cut(of_a_hit, headers=kept, before=before, after=after) if is_same else None
 
 
 def _cut(
     document: dict[str, Any],
     *,
     headers: tuple[tuple[bytes, bytes], ...],
-    before: bytes = b"",
-    after: bytes = b"",
+    before: bytes,
+    after: bytes,
 ) -> ResponseShape:
     order = tuple(name for name in document if name in OWN)
     marks = {name: uuid.uuid4().hex for name in order}

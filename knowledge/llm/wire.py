@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import httpx2
 
 from knowledge.llm.base import ModelConfig
+from ragsite.core.background import in_background
 
 T = TypeVar("T")
 CONNECT_SECONDS = 5.0
@@ -16,7 +17,6 @@ CONNECT_SECONDS = 5.0
 CHARS_PER_TOKEN = 4
 # How long the end of a body is waited for whose answer is over.
 END_SECONDS = 1.0
-_ending: set[asyncio.Task[None]] = set()
 
 
 def estimate_tokens(chars: int) -> int:
@@ -42,9 +42,7 @@ async def next_event(events: AsyncIterator[T], deadline: float) -> T | None:
 def end_body(parts: AsyncIterator[Any], close: Callable[[], Awaitable[None]]) -> None:
     """Reads what is left of a body that has said everything, while nobody waits: only then its connection is used again,
     and the next question need not make one, with TLS, of its own."""
-    task = asyncio.get_running_loop().create_task(_end_body(parts, close))
-    _ending.add(task)
-    task.add_done_callback(_ending.discard)
+    in_background(_end_body(parts, close))
 
 
 async def _end_body(parts: AsyncIterator[Any], close: Callable[[], Awaitable[None]]) -> None:

@@ -365,6 +365,8 @@ def test_a_source_is_made_and_run(
     ada.shoot(f"sources-empty-{name}")
     page.get_by_role("link", name="New source").click()
     path = page.get_by_label("Folder of the server")
+    expect(path).to_be_visible()
+    page.wait_for_load_state()  # what is typed before the page's scripts have run is not checked
     path.fill("nowhere")
     path.blur()
     expect(page.locator("#path-check")).to_contain_text("There is no folder")

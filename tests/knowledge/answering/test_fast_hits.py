@@ -36,19 +36,6 @@ OWN = {"request_id", "conversation", "latency_ms", "timings", "timestamp"}
 OWN_HEADERS = {"x-request-id", "content-length", "ratelimit", "date"}
 
 
-@pytest.fixture
-def site(shared: Any, settings: Any) -> Iterator[str]:
-    settings.HOPS_IN_CALLING_THREAD = False
-    with serve(fast_hits=True) as address:
-        yield address
-
-
-@pytest.fixture
-def nina(shared: Any, site: str) -> Iterator[Asker]:
-    with asker(site, shared.nina) as found:
-        yield found
-
-
 def test_the_response_is_that_of_django(nina: Asker) -> None:
     slow, fast = slow_hit(nina), nina.warm()
     assert not is_fast(slow) and slow.json()["cache"] == "exact"
