@@ -42,7 +42,7 @@ class RetrievalConfig:
     """
 
     candidates: int = 100
-    feedback_passages: int = 5
+    feedback_passages: int = 7
     feedback_weight: float = 0.3
     rerank_candidates: int = 50
     rerank_phrase: float = 0.0
@@ -56,7 +56,7 @@ class RetrievalConfig:
     midpoint: float = 4.0
     slope: float = 1.0
     coverage_weight: float = 0.5
-    evidence_midpoint: float = 0.70
+    evidence_midpoint: float = 0.66
     evidence_slope: float = 0.08
     evidence_floor: float = 0.5
     section_tokens: int = 450

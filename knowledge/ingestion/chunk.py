@@ -31,8 +31,8 @@ _CHARACTERS_PER_TOKEN = 12
 class ChunkConfig:
     """Sizes in tokens of the embedding model. The model also needs room for title and heading path."""
 
-    max_tokens: int = 220
-    overlap_tokens: int = 32
+    max_tokens: int = 140
+    overlap_tokens: int = 20
 
     def __post_init__(self) -> None:
         if self.max_tokens < 8 or not 0 <= self.overlap_tokens <= self.max_tokens // 2:

@@ -18,7 +18,7 @@ from knowledge.ingestion.parse import ParsedDocument, ParseError, ParseLimits, m
 from knowledge.ingestion.sandbox import parse_in_sandbox
 from knowledge.ingestion.storage import delete_original
 from knowledge.models import Chunk, Corpus, Document, TagSet
-from knowledge.retrieval.analysis import chunk_words, count_terms, pack_terms
+from knowledge.retrieval.analysis import TERMS_VERSION, chunk_words, pack_texts
 from knowledge.withdrawals import have_withdrawal_measured
 from ragsite.core.config import config
 from ragsite.core.observability import INGESTED
@@ -171,7 +171,7 @@ def prepare_document(
     language = document.collection.language
     # Everything that a chunk's vector and search terms are made from.
     hashes = [
-        hash_chunk(embedded_text="\n".join([language, title, *span.heading_path, span.text]))
+        hash_chunk(embedded_text="\n".join([TERMS_VERSION, language, title, *span.heading_path, span.text]))
         for span in spans
     ]
     old: list[tuple[UUID, str]] = []
@@ -246,17 +246,10 @@ def swap_documents(
 def _rows_of(
     *, title: str, language: str, spans: Sequence[ChunkSpan], hashes: Sequence[str]
 ) -> Iterator[_Row]:
-    for span in spans:
+    words = [chunk_words(title, span.heading_path, span.text) for span in spans]
+    for span, terms in zip(spans, pack_texts(words, language=language), strict=True):
         text = embedded_text(title=title, heading_path=span.heading_path, text=span.text)
-        yield _Row(
-            span=span,
-            content_hash=hashes[span.ordinal],
-            text=text,
-            hash=text_hash(text),
-            terms=pack_terms(
-                count_terms(chunk_words(title, span.heading_path, span.text), language=language)
-            ),
-        )
+        yield _Row(span=span, content_hash=hashes[span.ordinal], text=text, hash=text_hash(text), terms=terms)
 
 
 def _batches(items: Sequence[Item], between: Callable[[], None]) -> Iterator[Sequence[Item]]:

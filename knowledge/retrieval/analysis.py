@@ -2,7 +2,9 @@
 
 Engineers search for what no stemmer knows: ``ge-0/0/1``, ``10.1.0.0/16``, ``ERR-4711``, ``MTU 9216``, ``RFC 7938``. A
 compound is kept whole and gives its telling parts too; a word with the number behind it also counts as one (``rfc7938``),
-however it is spelt. Terms are stored as CRC-32 of their text: 4 bytes each, one false match in some 40,000 questions.
+however it is spelt. A stem says what a text is about, not how it says it: so words as they are written and pairs of words
+that stand together (*forms*) count as well, for less. Terms and forms are stored as CRC-32 of their text, 4 bytes each:
+among 100,000 of them one in some 40,000 that are absent is taken for another.
 """
 
 import re
@@ -11,6 +13,7 @@ import zlib
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from functools import cache
+from itertools import pairwise
 
 import numpy as np
 import Stemmer
@@ -18,8 +21,13 @@ from django.db import connection
 from numpy.typing import NDArray
 
 MAX_QUESTION_TERMS = 60
-# A chunk's terms as they are stored, one behind the other.
+# What a form of the question counts, beside 1 for a term: a word as it is written, and a pair (docs/decisions/0005).
+WORD_SHARE, PAIR_SHARE = 0.3, 0.25
+# A chunk's terms as they are stored, one behind the other: how often in 7 bits, and whether it is a form in the eighth.
 TERM = np.dtype([("hash", "<u4"), ("count", "u1")])
+MAX_COUNT, FORM = 127, 128
+# Of what is stored: a chunk of another one is written again when its document is indexed.
+TERMS_VERSION = "2"
 
 _TOKEN = re.compile(r"\w+(?:[-./:@+]+\w+)*")
 _PIECE_ENDS = re.compile(r"[/@:]+")
@@ -99,11 +107,50 @@ def chunk_words(title: str, heading_path: Sequence[str], text: str) -> str:
     return "\n".join([title, *heading_path, text])
 
 
-def pack_terms(counts: Mapping[str, int]) -> bytes:
-    """Terms as ``Chunk.terms`` keeps them."""
-    packed = np.zeros(len(counts), dtype=TERM)
-    packed["hash"] = [hash_term(term) for term in counts]
-    packed["count"] = [min(count, 255) for count in counts.values()]
+def _units_of(text: str) -> Iterator[str]:
+    """What stands beside what in a normalised text: words, and whatever holds a digit whole; scripts without blanks have
+    their pairs of characters already."""
+    for token in _TOKEN.findall(text):
+        if any(character.isdigit() for character in token):
+            yield token
+        elif not _UNSPACED.search(token):
+            yield from _PART.findall(token)
+
+
+def count_forms(texts: Sequence[str], *, language: str) -> list[Counter[str]]:
+    """The forms of texts with how often each occurs: words as they are written (``=routes``) and pairs of stems that stand
+    together (``rout reflector``), whatever stop words are between them."""
+    of_texts = [list(_units_of(normalise(text))) for text in texts]
+    stemmer = stemmer_of(language)
+    words = list(dict.fromkeys(word for units in of_texts for word in units))
+    plain = [word for word in words if len(word) <= _LONGEST_STOP_WORD and word.isalpha()]
+    dropped = _find_stop_words(plain, language=language) if stemmer and plain else set()
+    stems = dict(zip(words, stemmer.stemWords(words) if stemmer else words, strict=True))
+    counted = []
+    for units in of_texts:
+        kept = [word for word in units if word not in dropped]
+        forms = Counter("=" + word for word in kept)
+        forms.update(f"{stems[one]} {stems[other]}" for one, other in pairwise(kept))
+        counted.append(forms)
+    return counted
+
+
+def pack_texts(texts: Sequence[str], *, language: str) -> list[bytes]:
+    """``Chunk.terms`` of chunks that are found by these texts."""
+    forms = count_forms(texts, language=language)
+    return [
+        pack_terms(count_terms(text, language=language), forms=each)
+        for text, each in zip(texts, forms, strict=True)
+    ]
+
+
+def pack_terms(counts: Mapping[str, int], *, forms: Mapping[str, int] | None = None) -> bytes:
+    """Terms, and forms, as ``Chunk.terms`` keeps them."""
+    every = [*counts, *(forms or {})]
+    packed = np.zeros(len(every), dtype=TERM)
+    packed["hash"] = [hash_term(term) for term in every]
+    packed["count"] = [min(count, MAX_COUNT) for count in (*counts.values(), *(forms or {}).values())]
+    packed["count"][len(counts) :] |= FORM
     return packed.tobytes()
 
 
@@ -112,6 +159,7 @@ def unpack_terms(blobs: Iterable[bytes]) -> NDArray[np.void]:
     return np.frombuffer(b"".join(blobs), dtype=TERM)
 
 
+_LONGEST_STOP_WORD = 15
 _stop_words: dict[tuple[str, str], bool] = {}
 
 
@@ -154,6 +202,16 @@ def question_terms(question: str, *, languages: Iterable[str]) -> dict[str, int]
             of_language[stem] += plain[word]
         stems |= {stem: max(count, stems.get(stem, 0)) for stem, count in of_language.items()}
     return dict([*stems.items(), *found.items()][:MAX_QUESTION_TERMS])
+
+
+def question_forms(question: str, *, languages: Iterable[str]) -> dict[str, float]:
+    """The forms of a question with what each counts, in every language that the tenant's documents are in."""
+    weights: dict[str, float] = {}
+    for language in languages:
+        for form, times in count_forms([question], language=language)[0].items():
+            share = WORD_SHARE if form.startswith("=") else PAIR_SHARE
+            weights[form] = max(share * times, weights.get(form, 0))
+    return dict(list(weights.items())[: 2 * MAX_QUESTION_TERMS])
 
 
 def find_terms(text: str, *, terms: Container[str], language: str) -> list[tuple[int, int]]:

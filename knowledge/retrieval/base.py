@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from uuid import UUID
 
+from knowledge.retrieval.view import IndexView
+
 
 @dataclass(frozen=True)
 class Filters:
@@ -21,12 +23,14 @@ class Ranked:
     """A chunk in a ranking.
 
     Attributes:
+        row: its number in the index that was searched.
         fused: the score of both arms together.
         cosine: similarity of question and chunk.
         keyword: BM25, 0 when no term matches.
         coverage: the share of the question's terms that the chunk holds, each weighed by its idf, 0–1.
     """
 
+    row: int
     chunk_id: UUID
     document_id: UUID
     fused: float
@@ -37,8 +41,12 @@ class Ranked:
 
 @dataclass(frozen=True)
 class Ranking:
-    """What the arms found, each best first, and what they come to together; the fused list holds both others."""
+    """What the arms found, each best first, and what they come to together; the fused list holds both others.
 
+    ``view`` is the index that was searched.
+    """
+
+    view: IndexView
     dense: tuple[Ranked, ...]
     keyword: tuple[Ranked, ...]
     fused: tuple[Ranked, ...]

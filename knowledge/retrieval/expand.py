@@ -1,12 +1,10 @@
 """From the chunk that was found to the passage that is shown: its section, within a budget."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 from uuid import UUID
-
-from django.db.models import Q, QuerySet
 
 
 @dataclass(frozen=True)
@@ -17,22 +15,24 @@ class Span:
     end: int
 
 
-@dataclass(frozen=True)
-class Neighbour:
+class Place(NamedTuple):
+    """A chunk and where it stands."""
+
     pk: UUID
     document_id: UUID
     ordinal: int
     start: int
     end: int
     tokens: int
-    heading_path: tuple[str, ...]
+    heading_path: Sequence[str]
+    text: str
 
 
-NEIGHBOURS = 3  # on either side
+NEIGHBOURS = 5  # on either side
 
 
 def expand_spans(
-    *, chunks: "QuerySet[Any]", found: Sequence[Any], section_tokens: int, context_tokens: int
+    *, places: Iterable[Place], found: Sequence[Place], section_tokens: int, context_tokens: int
 ) -> dict[UUID, Span]:
     """Grows each found chunk into neighbours of its own section, nearest first.
 
@@ -40,25 +40,13 @@ def expand_spans(
     the budget of all is spent, the rest stay as they were found.
 
     Args:
-        chunks: what the asker may read; nothing else joins the context.
-        found: chunk rows, best first.
+        places: what the asker may read of the found chunks' documents; nothing else joins the context.
+        found: best first.
         section_tokens: budget of one passage, context_tokens: of all together.
     """
-    nearby = Q(pk__in=[])
-    for chunk in found:
-        nearby |= Q(
-            document_id=chunk.document_id,
-            ordinal__range=(max(0, chunk.ordinal - NEIGHBOURS), chunk.ordinal + NEIGHBOURS),
-        )
-    rows = (
-        chunks.filter(nearby)
-        .order_by()
-        .values_list("pk", "document_id", "ordinal", "start", "end", "tokens", "heading_path")
-    )
-    by_place: defaultdict[UUID, dict[int, Neighbour]] = defaultdict(dict)
-    for pk, document_id, ordinal, start, end, tokens, heading_path in rows:
-        neighbour = Neighbour(pk, document_id, ordinal, start, end, tokens, tuple(heading_path))
-        by_place[neighbour.document_id][neighbour.ordinal] = neighbour
+    by_place: defaultdict[UUID, dict[int, Place]] = defaultdict(dict)
+    for each in places:
+        by_place[each.document_id][each.ordinal] = each
     taken = {(chunk.document_id, chunk.ordinal) for chunk in found}
     left = context_tokens - sum(chunk.tokens for chunk in found)
     spans: dict[UUID, Span] = {}
@@ -68,22 +56,22 @@ def expand_spans(
         while open_sides:
             for side in list(open_sides):
                 place = open_sides[side] + side
-                neighbour_ = by_place[chunk.document_id].get(place)
+                neighbour = by_place[chunk.document_id].get(place)
                 fits = (
-                    neighbour_ is not None
+                    neighbour is not None
                     and abs(place - chunk.ordinal) <= NEIGHBOURS
                     and (chunk.document_id, place) not in taken
-                    and neighbour_.heading_path == tuple(chunk.heading_path)
-                    and size + neighbour_.tokens <= section_tokens
-                    and neighbour_.tokens <= left
+                    and neighbour.heading_path == chunk.heading_path
+                    and size + neighbour.tokens <= section_tokens
+                    and neighbour.tokens <= left
                 )
-                if not fits or neighbour_ is None:
+                if not fits or neighbour is None:
                     del open_sides[side]
                     continue
                 taken.add((chunk.document_id, place))
-                size += neighbour_.tokens
-                left -= neighbour_.tokens
-                start, end = min(start, neighbour_.start), max(end, neighbour_.end)
+                size += neighbour.tokens
+                left -= neighbour.tokens
+                start, end = min(start, neighbour.start), max(end, neighbour.end)
                 open_sides[side] = place
         spans[chunk.pk] = Span(start, end)
     return spans

@@ -25,6 +25,7 @@ from knowledge.retrieval.analysis import (
     count_terms,
     find_terms,
     hash_term,
+    question_forms,
     question_terms,
     unpack_terms,
 )
@@ -33,6 +34,7 @@ from knowledge.retrieval.evidence import judge_evidence
 from knowledge.retrieval.keyword import count_holding, idf_of, search_keywords
 from knowledge.retrieval.search import rank_chunks, readable_rows, search_passages
 from knowledge.retrieval.vector import search_vectors
+from knowledge.retrieval.view import EMPTY
 from tenants.models import Membership, Role
 from tenants.scope import require_tenant_id, scope
 
@@ -112,7 +114,9 @@ class Explanation:
     model: str
     limit: int
     timings: Mapping[str, float] = field(default_factory=dict)
-    ranking: Ranking = field(default_factory=lambda: Ranking(dense=(), keyword=(), fused=()), repr=False)
+    ranking: Ranking = field(
+        default_factory=lambda: Ranking(view=EMPTY, dense=(), keyword=(), fused=()), repr=False
+    )
 
 
 def explain_search(
@@ -145,8 +149,16 @@ def explain_search(
             whole = readable_rows(membership=member, filters=Filters(), model=model).selection
         with _timed(spent, _("terms of the question")):
             counted = question_terms(question, languages=languages)
+            forms = question_forms(question, languages=languages)
         with _timed(spent, _("by words")):
-            search_keywords(view=view, selection=selection, terms=counted, k1=config.bm25_k1, b=config.bm25_b)
+            search_keywords(
+                view=view,
+                selection=selection,
+                terms=counted,
+                forms=forms,
+                k1=config.bm25_k1,
+                b=config.bm25_b,
+            )
         with _timed(spent, _("by meaning")):
             search_vectors(view=view, selection=selection, vector=vector, limit=limit)
         with _timed(spent, _("ranking, both arms")):

@@ -11,6 +11,8 @@ from knowledge.retrieval.view import Neighbourhoods
 # shown grows into its neighbours anyway. And so for each chunk of its document from the ENOUGH-th on: another document may
 # hold what this one lacks.
 DISCOUNT = np.float32(0.7)
+# By how far the neighbour stands away: once, for the nearest of them.
+DISCOUNTS = np.array([DISCOUNT, DISCOUNT, 0.4], dtype=np.float32)
 ENOUGH = 3
 # So many are put in order one by one; nobody is shown more.
 SPREAD = 40
@@ -41,6 +43,7 @@ def spread_passages(*, scores: Vectors, around: Neighbourhoods) -> tuple[Rows, V
         around: the rows, ascending, and what stands beside them.
     """
     rows, left = around.rows, scores.astype(np.float32)
+    lost = np.zeros(len(rows), dtype=np.float32)
     waiting = np.ones(len(rows), dtype=np.bool_)
     taken: Counter[int] = Counter()
     order: list[int] = []
@@ -50,7 +53,10 @@ def spread_passages(*, scores: Vectors, around: Neighbourhoods) -> tuple[Rows, V
         order.append(place)
         document = int(around.documents[place])
         taken[document] += 1
-        left[waiting & (rows >= around.first[place]) & (rows <= around.last[place])] -= DISCOUNT
+        beside = np.flatnonzero(waiting & (rows >= around.first[place]) & (rows <= around.last[place]))
+        due = np.maximum(DISCOUNTS[np.abs(rows[beside] - rows[place]) - 1], lost[beside])
+        left[beside] -= due - lost[beside]
+        lost[beside] = due
         if taken[document] >= ENOUGH:
             left[waiting & (around.documents == document)] -= DISCOUNT
     rest = np.flatnonzero(waiting)

@@ -15,8 +15,9 @@ from knowledge.retrieval.analysis import hash_term
 from knowledge.retrieval.segment import Rows, Vectors
 from knowledge.retrieval.view import IndexView, Selection
 
-# What a chunk scores by itself, the rest with its neighbours.
-OWN_SHARE = 0.25
+# What a chunk scores by itself, the rest with its neighbours: a subject is spoken of in many chunks, an identifier stands
+# where it stands.
+OWN_SHARE, OWN_SHARE_IDENTIFIER = 0.25, 0.75
 
 
 @dataclass(frozen=True)
@@ -55,21 +56,31 @@ class KeywordScores:
 
 
 def search_keywords(
-    *, view: IndexView, selection: Selection, terms: Mapping[str, int], k1: float, b: float
+    *,
+    view: IndexView,
+    selection: Selection,
+    terms: Mapping[str, int],
+    forms: Mapping[str, float],
+    k1: float,
+    b: float,
 ) -> KeywordScores:
     """BM25 as Lucene computes it: ``Σ qtf · idf · tf / (tf + k1 · (1 - b + b · length / mean))`` with
-    ``idf = log(1 + (N - n + 0.5) / (n + 0.5))``; a quarter for the chunk by itself, three for it with its neighbours as
+    ``idf = log(1 + (N - n + 0.5) / (n + 0.5))``; a share for the chunk by itself, the rest for it with its neighbours as
     one text: the words of a question rarely stand in one chunk, but mostly near it (docs/decisions/0005).
 
     Args:
         terms: of ``question_terms``: each with its times in the question (qtf).
+        forms: of ``question_forms``: each with what it counts in the place of those; looked for in the chunk and its
+            neighbours as one text, and no part of what a chunk covers.
         k1, b: saturation and length normalisation (Robertson & Zaragoza, "The Probabilistic Relevance Framework", 2009).
     """
     scores = tuple(np.zeros(part.segment.size, dtype=np.float32) for part in view.parts)
     covered = tuple(np.zeros(part.segment.size, dtype=np.float32) for part in view.parts)
     # A term that no chunk holds is the most telling one: it counts in what a chunk could have covered.
     most = 0.0
-    for term, times in terms.items():
+    asked: list[tuple[str, float, bool]] = [(term, times, False) for term, times in terms.items()]
+    asked += [(form, weight, True) for form, weight in forms.items()]
+    for term, weight, is_form in asked:
         own, around = [], []
         for part, mask in zip(view.parts, selection.masks, strict=True):
             rows, counts = part.segment.postings(hash_term(term))
@@ -80,16 +91,19 @@ def search_keywords(
             idf_of(holding=holding, total=selection.total)
             for holding in (sum(len(rows) for rows, _ in own), sum(len(rows) for rows, _ in around))
         )
-        most += idf
+        most += 0 if is_form else idf
+        own_share = 0.0 if is_form else own_share_of(term)
         for number, part in enumerate(view.parts):
             segment, (rows, counts) = part.segment, own[number]
-            norm = _norm(segment.lengths[rows], selection.mean_length, k1=k1, b=b)
-            tf = counts.astype(np.float32)
-            scores[number][rows] += np.float32(OWN_SHARE * times * idf) * tf / (tf + norm)
-            covered[number][rows] += np.float32(idf)
+            if not is_form:
+                norm = _norm(segment.lengths[rows], selection.mean_length, k1=k1, b=b)
+                tf = counts.astype(np.float32)
+                scores[number][rows] += np.float32(own_share * weight * idf) * tf / (tf + norm)
+                covered[number][rows] += np.float32(idf)
             near, often = around[number]
             norm = _norm(segment.window_lengths[near], selection.mean_window, k1=k1, b=b)
-            scores[number][near] += np.float32((1 - OWN_SHARE) * times * idf_around) * often / (often + norm)
+            share = (1 - own_share) * weight * idf_around
+            scores[number][near] += np.float32(share) * often / (often + norm)
     total = max(1, selection.total)
     mean = sum(float(each.sum(dtype=np.float64)) for each in scores) / total
     square = sum(float(np.square(each, dtype=np.float64).sum()) for each in scores) / total
@@ -97,6 +111,11 @@ def search_keywords(
         for each in covered:
             each /= np.float32(most)
     return KeywordScores(scores=scores, covered=covered, deviation=math.sqrt(max(0.0, square - mean * mean)))
+
+
+def own_share_of(term: str) -> float:
+    """What of a term's score is the chunk's own."""
+    return OWN_SHARE_IDENTIFIER if any(map(str.isdigit, term)) else OWN_SHARE
 
 
 def _norm(lengths: NDArray[np.int32], mean: float, *, k1: float, b: float) -> NDArray[np.float32]:

@@ -1,8 +1,9 @@
 """From a question to passages: both arms, fusion, expansion."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
+from uuid import UUID
 
 import numpy as np
 from django.contrib.postgres.expressions import ArraySubquery
@@ -12,10 +13,10 @@ from django.db.models.expressions import RawSQL
 from knowledge.config import RetrievalConfig
 from knowledge.embedding.base import Vectors
 from knowledge.models import Chunk, Collection, Corpus, Document, EmbeddingSpace, TagSet
-from knowledge.retrieval.analysis import question_terms
+from knowledge.retrieval.analysis import question_forms, question_terms
 from knowledge.retrieval.base import Filters, FoundPassage, Ranked, Ranking
 from knowledge.retrieval.cross_encoder import reranker_for
-from knowledge.retrieval.expand import expand_spans
+from knowledge.retrieval.expand import NEIGHBOURS, Place, Span, expand_spans
 from knowledge.retrieval.fusion import fuse_scores, spread_passages
 from knowledge.retrieval.keyword import KeywordScores, search_keywords
 from knowledge.retrieval.rerank import Candidate, rerank_candidates
@@ -99,10 +100,12 @@ def _search_once(
         )
         chunks = _readable_chunks(membership=membership, filters=filters)
         best = _rerank(ranking.fused, chunks=chunks, question=question, config=config)[:k]
-        rows = chunks.order_by().defer("terms", "embedding_hash").in_bulk([each.chunk_id for each in best])
-        found = [rows[each.chunk_id] for each in best if each.chunk_id in rows]
+        near = ranking.view.beside(np.array([each.row for each in best], dtype=np.int64), reach=NEIGHBOURS)
+        rows = chunks.filter(pk__in=ranking.view.chunk_ids(near)).order_by().values_list(*Place._fields)
+        places = {row[0]: Place(*row) for row in rows}
+        found = [places[each.chunk_id] for each in best if each.chunk_id in places]
         spans = expand_spans(
-            chunks=chunks,
+            places=places.values(),
             found=found,
             section_tokens=config.section_tokens,
             context_tokens=config.context_tokens,
@@ -170,9 +173,12 @@ def rank_chunks(
     with atomic(savepoint=False):
         view, selection, languages = readable_rows(membership=membership, filters=filters, model=model)
         terms = question_terms(question, languages=languages)
+        forms = question_forms(question, languages=languages)
     if not selection.total:
-        return Ranking(dense=(), keyword=(), fused=())
-    keyword = search_keywords(view=view, selection=selection, terms=terms, k1=config.bm25_k1, b=config.bm25_b)
+        return Ranking(view=view, dense=(), keyword=(), fused=())
+    keyword = search_keywords(
+        view=view, selection=selection, terms=terms, forms=forms, k1=config.bm25_k1, b=config.bm25_b
+    )
     by_words, _ = keyword.best(view=view, limit=limit)
     by_vector, _ = search_vectors(view=view, selection=selection, vector=vector, limit=limit)
     rows = np.union1d(by_words, by_vector)
@@ -189,13 +195,21 @@ def rank_chunks(
     cosines = vectors @ vector / np.maximum(np.linalg.norm(vectors, axis=1), 1e-6)
     keywords, covered = keyword.of(view=view, rows=best)
     ranked = [
-        Ranked(chunk_id, document_id, *map(float, figures))
-        for chunk_id, document_id, *figures in zip(
-            view.chunk_ids(best), view.document_ids(best), scores, cosines, keywords, covered, strict=True
+        Ranked(row, chunk_id, document_id, *map(float, figures))
+        for row, chunk_id, document_id, *figures in zip(
+            best.tolist(),
+            view.chunk_ids(best),
+            view.document_ids(best),
+            scores,
+            cosines,
+            keywords,
+            covered,
+            strict=True,
         )
     ]
-    of_row = dict(zip(best.tolist(), ranked, strict=True))
+    of_row = {each.row: each for each in ranked}
     return Ranking(
+        view=view,
         dense=tuple(of_row[row] for row in by_vector.tolist() if row in of_row),
         keyword=tuple(of_row[row] for row in by_words.tolist() if row in of_row),
         fused=tuple(ranked),
@@ -291,7 +305,7 @@ def _readable_chunks(*, membership: Membership, filters: Filters) -> Any:
 
 
 def _documents_with_spans(
-    *, membership: Membership, found: list[Any], spans: dict[Any, Any]
+    *, membership: Membership, found: Sequence[Place], spans: Mapping[UUID, Span]
 ) -> dict[Any, Any]:
     """The documents of the found chunks, each with the texts of the spans (``span_0`` …) and not its whole text."""
     documents = Document.objects.visible_to(membership).without_text().select_related("collection")

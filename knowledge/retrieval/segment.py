@@ -18,17 +18,17 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from knowledge.retrieval.analysis import TERM, unpack_terms
+from knowledge.retrieval.analysis import FORM, MAX_COUNT, TERM, unpack_terms
 
 Mask = NDArray[np.bool_]
 Rows = NDArray[np.int64]
 Vectors = NDArray[np.float32]
 
 # Chunks on either side that tell what a chunk is about.
-REACH = 2
+REACH = 3
 # Components of vectors of length 1, as 16-bit integers.
 SCALE = 32767.0
-_MAGIC = b"ragsite segment 2\n"
+_MAGIC = b"ragsite segment 3\n"
 _ALIGN = 64
 
 
@@ -51,12 +51,12 @@ class Segment:
         chunks: ids, uint8, shape ``(n, 16)``.
         documents: ids, uint8, ``(m, 16)``; document ``i`` has the rows ``starts[i]`` to ``starts[i + 1]``.
         tag_sets, collections: ids, uint8, ``(·, 16)``; ``tag_set`` and ``collection`` tell each row's place in them.
-        lengths: terms of each chunk, repeated ones too.
+        lengths: terms of each chunk, repeated ones too, forms not.
         vectors: int16, ``(n, dimensions)``, components times ``SCALE``, of length 1 or less (``with_surroundings``);
             zeros where a chunk has no vector yet.
         bits: the vectors' signs, uint64, ``(dimensions / 64, n)``.
-        terms: the hashes that occur, uint32, ascending; term ``i`` has the postings ``term_starts[i]`` to
-            ``term_starts[i + 1]``: the rows that hold it, ascending, and how often.
+        terms: the hashes that occur, of terms and forms, uint32, ascending; term ``i`` has the postings
+            ``term_starts[i]`` to ``term_starts[i + 1]``: the rows that hold it, ascending, and how often.
     """
 
     chunks: NDArray[np.uint8]
@@ -119,20 +119,25 @@ class Segment:
 
     def windows(self, rows: NDArray[np.int32], counts: NDArray[np.uint8]) -> "tuple[Rows, Vectors]":
         """From the rows that hold a term to the rows that hold it themselves or in a neighbour, and how often they do."""
-        places, often = [rows], [counts]
-        for distance in range(1, REACH + 1):
-            for side, step in ((0, -distance), (1, distance)):
-                kept = self.neighbours[side][rows] >= distance
-                places.append(rows[kept] + step)
-                often.append(counts[kept])
-        targets, weights = np.concatenate(places), np.concatenate(often)
-        if 8 * len(targets) > self.size:
-            added = np.bincount(targets, weights=weights, minlength=self.size)
-            found = np.flatnonzero(added)
-            return found.astype(np.int64), added[found].astype(np.float32)
-        found, place = np.unique(targets, return_inverse=True)
-        added = np.bincount(place, weights=weights, minlength=len(found))
-        return found.astype(np.int64), added.astype(np.float32)
+        before, behind = self.neighbours[:, rows]
+        # Each row adds its count to a stretch of rows: up where it begins, down behind its end.
+        first, behind_last = rows - before, rows + behind + np.int32(1)
+        if 16 * len(rows) > self.size:
+            steps = np.bincount(first, weights=counts, minlength=self.size + 1)
+            steps -= np.bincount(behind_last, weights=counts, minlength=self.size + 1)
+            levels = np.cumsum(steps[:-1])
+            found = np.flatnonzero(levels)
+            return found.astype(np.int64), levels[found].astype(np.float32)
+        edges = np.concatenate([first, behind_last]).astype(np.int64)
+        order = np.argsort(edges, kind="stable")
+        edges, up = edges[order], counts.astype(np.int32)
+        levels = np.cumsum(np.concatenate([up, -up])[order])[:-1]
+        widths = np.diff(edges)
+        kept = (levels > 0) & (widths > 0)
+        starts, widths, levels = edges[:-1][kept], widths[kept], levels[kept]
+        ends = np.cumsum(widths)
+        found = np.repeat(starts - ends + widths, widths) + np.arange(ends[-1] if len(ends) else 0)
+        return found, np.repeat(levels, widths).astype(np.float32)
 
     def floats(self, rows: "NDArray[Any] | slice") -> Vectors:
         """The vectors of some rows, float32."""
@@ -209,6 +214,9 @@ def build_segment(rows: Sequence[SegmentRow], vectors: Vectors) -> Segment:
     packed = unpack_terms(row.terms for row in rows)
     place = np.empty(len(rows), dtype=np.int64)
     place[order] = np.arange(len(rows))
+    posting_rows, posting_counts = np.repeat(place, counts), packed["count"] & np.uint8(MAX_COUNT)
+    is_form = packed["count"] & np.uint8(FORM) > 0
+    lengths = np.bincount(posting_rows, weights=np.where(is_form, 0, posting_counts), minlength=len(rows))
     return _assemble(
         chunks=_ids([row.chunk for row in rows])[order],
         documents=documents,
@@ -218,9 +226,10 @@ def build_segment(rows: Sequence[SegmentRow], vectors: Vectors) -> Segment:
         collections=collections,
         collection=collection[order],
         vectors=np.rint(vectors * SCALE).astype(np.int16)[order],
+        lengths=lengths.astype(np.int32),
         posting_terms=packed["hash"].astype(np.uint32),
-        posting_rows=np.repeat(place, counts),
-        posting_counts=packed["count"].astype(np.uint8),
+        posting_rows=posting_rows,
+        posting_counts=posting_counts.astype(np.uint8),
     )
 
 
@@ -248,6 +257,7 @@ def merge_segments(parts: Sequence[tuple[Segment, Mask]]) -> Segment:
         tag_set=tag_set[order],
         collections=collections,
         collection=collection[order],
+        lengths=np.concatenate([s.lengths[alive] for s, alive in parts])[order],
         vectors=np.concatenate([s.vectors[alive] for s, alive in parts])[order],
         posting_terms=np.concatenate(terms),
         posting_rows=np.concatenate(rows),
@@ -271,11 +281,9 @@ def _assemble(
     terms, first = np.unique(sorted_terms, return_index=True)
     rows = posting_rows[order].astype(np.int32)
     counts = posting_counts[order]
-    lengths = np.bincount(posting_rows, weights=posting_counts, minlength=len(document)).astype(np.int32)
     return Segment(
         documents=documents,
         starts=np.searchsorted(document, np.arange(len(documents) + 1)).astype(np.int64),
-        lengths=lengths,
         bits=sign_bits(given["vectors"]),
         terms=terms.astype(np.uint32),
         term_starts=np.append(first, len(sorted_terms)).astype(np.int64),

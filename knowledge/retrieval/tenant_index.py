@@ -23,7 +23,7 @@ import structlog
 from django.db import connection
 
 from knowledge.models import Corpus, TagSet
-from knowledge.retrieval.analysis import count_terms, pack_terms
+from knowledge.retrieval.analysis import pack_texts
 from knowledge.retrieval.segment import Segment, SegmentRow, Vectors, build_segment, merge_segments
 from knowledge.retrieval.vector import with_surroundings
 from knowledge.retrieval.view import EMPTY, IndexView, Part
@@ -146,9 +146,7 @@ class TenantIndex:
                 document=bytes(document),
                 collection=bytes(collection),
                 tag_set=bytes(tag_set),
-                terms=bytes(terms)
-                if terms is not None
-                else pack_terms(count_terms(words, language=language)),
+                terms=bytes(terms) if terms is not None else pack_texts([words], language=language)[0],
             )
             for chunk, document, collection, tag_set, terms, _, language, words in found
         ]

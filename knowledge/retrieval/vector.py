@@ -16,6 +16,8 @@ EXACT_ROWS = 2000
 # Rows compared by their whole vectors, for each row wanted, at the least and at the most.
 OVERSAMPLING = 16
 MAX_COMPARED = 12000
+# What a chunk's surroundings count of the vector that it is searched by.
+SURROUNDINGS = 0.65
 
 
 def search_vectors(
@@ -91,7 +93,7 @@ def move_towards(vector: Vectors, passages: Vectors, *, weight: float) -> Vector
 
 
 def with_surroundings(vectors: Vectors, documents: Sequence[bytes]) -> Vectors:
-    """The vectors that chunks are searched by: ``(v + norm(mean of v and its neighbours in the document)) / 2``.
+    """The vectors that chunks are searched by: ``(1 - s)·v + s·norm(mean of v and its neighbours in the document)``.
 
     A chunk that lies among others of its subject is found before one that only sounds alike; where the two disagree, the
     vector is shorter than 1 and the chunk found later. Rows without a vector stay so and tell their neighbours nothing.
@@ -107,7 +109,7 @@ def with_surroundings(vectors: Vectors, documents: Sequence[bytes]) -> Vectors:
         around[distance:] += np.where(same, vectors[:-distance], 0)
         around[:-distance] += np.where(same, vectors[distance:], 0)
     lengths = np.linalg.norm(around, axis=1, keepdims=True)
-    mixed = (vectors + around / np.where(lengths > 0, lengths, 1)) / 2
+    mixed = (1 - SURROUNDINGS) * vectors + SURROUNDINGS / np.where(lengths > 0, lengths, 1) * around
     return np.asarray(np.where(vectors.any(axis=1, keepdims=True), mixed, 0), dtype=np.float32)
 
 

@@ -133,6 +133,17 @@ class IndexView:
             documents[places] = self.bases[part] + segment.starts[segment.document_of(own)]
         return Neighbourhoods(rows, first, last, documents)
 
+    def beside(self, rows: Rows, *, reach: int) -> Rows:
+        """These rows and up to ``reach`` of their documents on either side, each once."""
+        found = [rows[:0]]
+        for part, _, own in self.split(rows):
+            segment, base = self.parts[part].segment, self.bases[part]
+            document = segment.document_of(own)
+            first = np.maximum(segment.starts[document], own - reach)
+            behind = np.minimum(segment.starts[document + 1], own + reach + 1)
+            found += [np.arange(*ends) + base for ends in zip(first, behind, strict=True)]
+        return np.unique(np.concatenate(found))
+
     def chunk_ids(self, rows: Rows) -> list[UUID]:
         return self._ids(rows, chunks=True)
 

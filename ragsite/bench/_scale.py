@@ -20,7 +20,7 @@ from pgvector.psycopg import register_vector
 from knowledge.embedding.factory import embedder
 from knowledge.ingestion.index import note_tags
 from knowledge.models import Collection, Corpus, EmbeddingSpace
-from knowledge.retrieval.analysis import count_terms, pack_terms
+from knowledge.retrieval.analysis import count_forms, count_terms, pack_terms
 from ragsite.bench import Say
 from tenants.models import Membership, Role, Tenant, User
 from tenants.people import add_member, create_tenant, create_user
@@ -41,6 +41,7 @@ class Piece:
 
     text: str
     terms: Counter[str]
+    forms: Counter[str]
 
 
 def zipf_sizes(*, chunks: int, tenants: int, fixed: list[int]) -> list[int]:
@@ -68,13 +69,18 @@ def read_pieces(path: Path) -> tuple[list[str], list[Piece]]:
         sentences = re.split(r"(?<=[.!?])\s+", text)
         half = max(1, len(sentences) // 2)
         for part in (" ".join(sentences[:half])[:900], " ".join(sentences[half:])[:900]):
-            pieces.append(Piece(part, count_terms(part, language="english")))
+            pieces.append(_piece(part))
     return texts, pieces
+
+
+def _piece(text: str) -> Piece:
+    forms = count_forms([text], language="english")[0]
+    return Piece(text, count_terms(text, language="english"), forms)
 
 
 def build(*, corpus: Path, chunks: int, tenants: int, fixed: list[int], say: Say) -> list[Tenant]:
     """Makes the tenants where they are missing; largest first, the fixed ones last."""
-    prefix = f"scale-{chunks}-{tenants}"
+    prefix = f"scale2-{chunks}-{tenants}"
     with unscoped(reason="bench: find tenants"):
         found = list(Tenant.objects.filter(slug__startswith=f"{prefix}-").order_by("slug"))
     if len(found) == tenants:
@@ -163,12 +169,12 @@ def _make_documents(
         for place, centre in enumerate(about):
             first, second = pieces[2 * int(centre)], chance.choice(pieces)
             port = f"ge-{chance.randrange(8)}/{chance.randrange(4)}/{chance.randrange(48)}"
-            device = f"Interface {port} of rtr-{seed}-{number:05}."
-            terms = first.terms + second.terms + count_terms(device, language="english")
-            text = f"{first.text} {second.text} {device}"
-            chunks.append(
-                MadeChunk(uuid.UUID(bytes=generator.bytes(16)), text, pack_terms(terms), vectors[place])
+            device = _piece(f"Interface {port} of rtr-{seed}-{number:05}.")
+            terms = pack_terms(
+                first.terms + second.terms + device.terms, forms=first.forms + second.forms + device.forms
             )
+            text = f"{first.text} {second.text} {device.text}"
+            chunks.append(MadeChunk(uuid.UUID(bytes=generator.bytes(16)), text, terms, vectors[place]))
         yield MadeDocument(uuid.UUID(bytes=generator.bytes(16)), tag, chunks)
         left, number = left - count, number + 1
 

@@ -22,9 +22,17 @@ from pgvector import Vector
 from knowledge.config import RetrievalConfig
 from knowledge.embedding.factory import embedder
 from knowledge.models import Chunk, Embedding
-from knowledge.retrieval.analysis import TERM, hash_term, question_terms, unpack_terms
+from knowledge.retrieval.analysis import (
+    FORM,
+    MAX_COUNT,
+    TERM,
+    hash_term,
+    question_forms,
+    question_terms,
+    unpack_terms,
+)
 from knowledge.retrieval.base import Filters
-from knowledge.retrieval.keyword import OWN_SHARE, search_keywords
+from knowledge.retrieval.keyword import own_share_of, search_keywords
 from knowledge.retrieval.search import readable_rows, search_passages
 from knowledge.retrieval.segment import REACH
 from knowledge.retrieval.tenant_index import indexes
@@ -117,8 +125,9 @@ def _measure_cell(tenant: Tenant, member: Membership, *, options: dict[str, Any]
 
         def by_words(text: str, vector: Any) -> Any:
             terms = question_terms(text, languages=["english"])
+            forms = question_forms(text, languages=["english"])
             return search_keywords(
-                view=view, selection=selection, terms=terms, k1=config.bm25_k1, b=config.bm25_b
+                view=view, selection=selection, terms=terms, forms=forms, k1=config.bm25_k1, b=config.bm25_b
             ).best(view=view, limit=100)
 
         def whole(text: str, vector: Any) -> Any:
@@ -231,7 +240,8 @@ def _read_words() -> _Words:
         if rows[other][1] == row[1]
     ]
     of_chunk, neighbour = np.array(pairs).T
-    lengths = np.bincount(chunk, weights=terms["count"], minlength=len(rows))
+    counts = np.where(terms["count"] & FORM, 0, terms["count"])
+    lengths = np.bincount(chunk, weights=counts, minlength=len(rows))
     return _Words([row[0] for row in rows], terms, chunk, lengths, (of_chunk, neighbour))
 
 
@@ -239,16 +249,22 @@ def _word_recall(words: _Words, found: list[Any], text: str, *, config: Retrieva
     """The share of the best chunks by BM25 that was found; among equal ones any will do."""
     total, (of_chunk, neighbour) = len(words.ids), words.near
     window = np.bincount(of_chunk, weights=words.lengths[neighbour], minlength=total)
-    scores = np.zeros(total)
-    for term, times in question_terms(text, languages=["english"]).items():
+    scores, languages = np.zeros(total), ["english"]
+    asked = [
+        (term, own * times, (1 - own) * times)
+        for term, times in question_terms(text, languages=languages).items()
+        for own in [own_share_of(term)]
+    ]
+    asked += [(form, 0.0, weight) for form, weight in question_forms(text, languages=languages).items()]
+    for term, alone, together in asked:
         holding = np.flatnonzero(words.terms["hash"] == hash_term(term))
         own = np.zeros(total)
-        own[words.chunk[holding]] = words.terms["count"][holding]
+        own[words.chunk[holding]] = words.terms["count"][holding] & MAX_COUNT
         around = np.bincount(of_chunk, weights=own[neighbour], minlength=total)
-        for share, counts, lengths in ((OWN_SHARE, own, words.lengths), (1 - OWN_SHARE, around, window)):
+        for share, counts, lengths in ((alone, own, words.lengths), (together, around, window)):
             n = np.count_nonzero(counts)
             norm = config.bm25_k1 * (1 - config.bm25_b + config.bm25_b * lengths / lengths.mean())
-            scores += share * times * np.log(1 + (total - n + 0.5) / (n + 0.5)) * counts / (counts + norm)
+            scores += share * np.log(1 + (total - n + 0.5) / (n + 0.5)) * counts / (counts + norm)
     matching = np.sort(scores[scores > 0])[::-1][:K]
     if not len(matching):
         return 1.0

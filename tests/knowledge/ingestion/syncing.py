@@ -71,4 +71,4 @@ def documents_of(source: Source) -> dict[str, Document]:
 
 def long(about: str) -> str:
     """Enough for a chunk of its own."""
-    return " ".join(f"{about}, told in sentence number {n} of this section." for n in range(14))
+    return " ".join(f"{about}, told in sentence number {n} of this section." for n in range(9))

@@ -176,7 +176,8 @@ def test_a_long_list_is_cut_between_its_items_into_parts_of_like_size():
 def test_a_lead_in_stays_with_what_it_leads_in_and_a_heading_is_never_last():
     code = "```\n" + "\n".join(f"show interface {n}" for n in range(40)) + "\n```"
     _, chunks = chunk_markdown(
-        f"# T\n\n{make_sentences(20)}\n\nRun these commands:\n\n{code}\n\n### Next\n\n{make_sentences(20)}"
+        f"# T\n\n{make_sentences(20)}\n\nRun these commands:\n\n{code}\n\n### Next\n\n{make_sentences(20)}",
+        ChunkConfig(max_tokens=220),
     )
     assert [chunk.text.split("\n")[0][:9] for chunk in chunks] == ["# T", "Run these", "### Next"]
 
@@ -187,11 +188,12 @@ def test_a_long_paragraph_is_cut_at_sentences_with_whole_sentences_repeated():
     for before, after in pairwise(chunks):
         overlap = before.text[after.start - before.start :]
         assert re.fullmatch(r"(Sentence number \d+ has six words\. ?){1,4}", overlap)
-        assert count_words(overlap) <= 32
+        assert count_words(overlap) <= ChunkConfig().overlap_tokens
 
 
 def test_no_overlap_into_another_section():
-    _, chunks = chunk_markdown(f"# A\n\n{make_sentences(20)}\n\n# B\n\n{make_sentences(20, 50)}")
+    text = f"# A\n\n{make_sentences(20)}\n\n# B\n\n{make_sentences(20, 50)}"
+    _, chunks = chunk_markdown(text, ChunkConfig(max_tokens=220))
     assert [chunk.heading_path for chunk in chunks] == [("A",), ("B",)]
     assert chunks[1].text.startswith("# B")
 

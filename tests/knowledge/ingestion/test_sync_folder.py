@@ -48,8 +48,8 @@ def test_a_folder_is_kept_in_step(shared: Any, root: Path) -> None:
     folder = root / "team"
     (folder / "sub").mkdir(parents=True)
     one, two = (
-        "The lynx link is up (%d). " * 20 % (*range(20),),
-        "The second section, sentence %d. " * 20 % (*range(20),),
+        "The lynx link is up (%d). " * 12 % (*range(12),),
+        "The second section, sentence %d. " * 12 % (*range(12),),
     )
     (folder / "a.md").write_text(f"# A\n\n## One\n\n{one}\n\n## Two\n\n{two}\n")
     (folder / "sub" / "b.txt").write_text("The lynx link is down.\n")

@@ -5,10 +5,13 @@ from typing import Any
 import pytest
 
 from knowledge.retrieval.analysis import (
+    FORM,
     TERM,
+    count_forms,
     count_terms,
     hash_term,
     pack_terms,
+    question_forms,
     question_terms,
     unpack_terms,
 )
@@ -66,8 +69,40 @@ def test_terms_come_back_as_they_were_stored() -> None:
     assert [(int(h), int(c)) for h, c in packed.tolist()] == [
         (hash_term("bgp"), 3),
         (hash_term("x" * 500), 1),
-        (hash_term("lots"), 255),
+        (hash_term("lots"), 127),
     ]
+    # A form is told from a term of the same name.
+    both = unpack_terms([pack_terms({"bgp": 3}, forms={"bgp": 200})])
+    assert [(int(h), int(c)) for h, c in both.tolist()] == [
+        (hash_term("bgp"), 3),
+        (hash_term("bgp"), FORM | 127),
+    ]
+
+
+def test_forms(shared: Any) -> None:
+    with scope(tenant_id=shared.acme.pk, tags=None):
+        text = "Routes of the Route-Reflector on ge-0/0/1, routes"
+        assert count_forms([text, ""], language="english") == [
+            {
+                "=routes": 2, "=route": 1, "=reflector": 1, "=ge-0/0/1": 1,
+                "rout rout": 1, "rout reflector": 1, "reflector ge-0/0/1": 1, "ge-0/0/1 rout": 1,
+            },
+            {},
+        ]  # fmt: skip
+        assert count_forms(["the of"], language="simple") == [{"=the": 1, "=of": 1, "the of": 1}]
+        # Scripts without blanks are searched by pairs of characters already.
+        assert count_forms(["設定を変更"], language="simple") == [{}]
+        found = question_forms("route the routes", languages=["english", "german"])
+        assert found == pytest.approx(
+            {
+                "=route": 0.3,
+                "=routes": 0.3,
+                "rout rout": 0.25,
+                "=the": 0.3,
+                "rout the": 0.25,
+                "the rout": 0.25,
+            }
+        )
 
 
 def test_a_question_has_no_stop_words(shared: Any) -> None:

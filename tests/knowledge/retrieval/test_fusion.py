@@ -31,13 +31,16 @@ def spread(documents: list[int], rows: list[int], scores: list[float]) -> list[t
 
 
 def test_what_stands_beside_what_was_found_comes_later() -> None:
-    once, twice = float(DISCOUNT), 2 * float(DISCOUNT)
-    # Four chunks of one document, then two others; the fourth is out of the first one's reach.
-    found = spread([1, 1, 1, 1, 2, 3], [0, 1, 2, 3, 4, 5], [5.0, 4.9, 4.8, 4.7, 4.6, 3.0])
-    assert [row for row, _ in found] == [0, 3, 4, 1, 5, 2]
-    assert [left for _, left in found] == pytest.approx(
-        [5.0, 4.7, 4.6, 4.9 - twice, 3.0, 4.8 - twice - twice]
-    )
+    once = float(DISCOUNT)
+    # Five chunks of one document, of which one was not found, then two others; the last of the five is out of the
+    # first one's reach.
+    found = spread([1, 1, 1, 1, 1, 2, 3], [0, 1, 2, 4, 5, 6], [5.0, 4.9, 4.8, 4.7, 4.6, 3.0])
+    assert [row for row, _ in found] == [0, 4, 5, 1, 2, 6]
+    # A neighbour counts once, and for less at the end of the reach; the third of a document loses that much again.
+    assert [left for _, left in found] == pytest.approx([5.0, 4.7, 4.6, 4.9 - once, 4.8 - 2 * once, 3.0])
+    found = spread([1, 1, 1, 1, 2], [0, 3, 4], [5.0, 4.9, 4.6])
+    assert [row for row, _ in found] == [0, 4, 3]
+    assert [left for _, left in found] == pytest.approx([5.0, 4.6, 4.5])
     # A neighbour that is far better than the rest stays before them.
     assert [row for row, _ in spread([1, 1, 2], [0, 1, 2], [5.0, 4.9, 4.9 - once - 0.1])] == [0, 1, 2]
     # Between documents nothing is taken off; equal ones in the order of their rows.
@@ -47,14 +50,14 @@ def test_what_stands_beside_what_was_found_comes_later() -> None:
 
 def test_after_three_of_a_document_another_may_hold_what_it_lacks() -> None:
     assert ENOUGH == 3
-    # Of one document every third row, so that none is another's neighbour; a second one scores less.
-    apart, once = [0, 3, 6, 9, 12], float(DISCOUNT)
+    # Of one document every fourth row, so that none is another's neighbour; a second one scores less.
+    apart, once = [0, 4, 8, 12, 16], float(DISCOUNT)
     scores = [5.0, 4.9, 4.8, 4.7, 4.6, 4.3]
-    found = spread([1] * 15 + [2], [*apart, 15], scores)
-    assert [row for row, _ in found] == [0, 3, 6, 15, 9, 12]
+    found = spread([1] * 20 + [2], [*apart, 20], scores)
+    assert [row for row, _ in found] == [0, 4, 8, 20, 12, 16]
     assert [left for _, left in found] == pytest.approx([5.0, 4.9, 4.8, 4.3, 4.7 - once, 4.6 - 2 * once])
     # With nothing else to show it is all of that document, in its order.
-    assert [row for row, _ in spread([1] * 15, apart, scores[:5])] == apart
+    assert [row for row, _ in spread([1] * 20, apart, scores[:5])] == apart
 
 
 def test_of_many_the_rest_follows_by_score() -> None:

@@ -3,7 +3,7 @@
 import random
 from collections import Counter
 
-from knowledge.retrieval.analysis import count_terms
+from knowledge.retrieval.analysis import count_terms, question_forms
 from knowledge.retrieval.keyword import search_keywords
 from tests.knowledge.retrieval.rows import PUBLIC, make_segment, make_view
 
@@ -41,7 +41,7 @@ QUESTIONS = (
 def test_the_very_one_is_first() -> None:
     names = [(kind, name) for kind, make in KINDS.items() for name in {make() for _ in range(40)}]
     texts = [SENTENCES[number % 3].format(name) for number, (_, name) in enumerate(names)]
-    view = make_view(make_segment(texts))
+    view = make_view(make_segment(texts, language="simple"))
     selection = view.select(tag_sets=frozenset([PUBLIC]), collections=None)
     asked, missed = Counter[str](), []
     for row, (kind, name) in enumerate(names):
@@ -50,7 +50,8 @@ def test_the_very_one_is_first() -> None:
             scores = search_keywords(
                 view=view,
                 selection=selection,
-                terms=count_terms(question, language="english"),
+                terms=count_terms(question, language="simple"),
+                forms=question_forms(question, languages=["simple"]),
                 k1=0.9,
                 b=0.5,
             )
@@ -70,7 +71,7 @@ def test_how_it_is_spelt_makes_no_difference() -> None:
         "An error ERR-4711.",
         "Page 4711.",
     ]
-    view = make_view(make_segment(texts))
+    view = make_view(make_segment(texts, language="simple"))
     selection = view.select(tag_sets=frozenset([PUBLIC]), collections=None)
     for question, row in (
         ("rfc7938", 0),
@@ -81,6 +82,11 @@ def test_how_it_is_spelt_makes_no_difference() -> None:
         ("Err-4711", 3),
     ):
         scores = search_keywords(
-            view=view, selection=selection, terms=count_terms(question, language="english"), k1=0.9, b=0.5
+            view=view,
+            selection=selection,
+            terms=count_terms(question, language="simple"),
+            forms=question_forms(question, languages=["simple"]),
+            k1=0.9,
+            b=0.5,
         )
         assert scores.best(view=view, limit=1)[0].tolist() == [row], question

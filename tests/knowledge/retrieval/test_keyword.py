@@ -1,6 +1,7 @@
 """BM25, against a hand-computed example."""
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 from knowledge.retrieval.analysis import hash_term
 from knowledge.retrieval.keyword import KeywordScores, search_keywords
+from knowledge.retrieval.segment import REACH
 from knowledge.retrieval.view import IndexView
 from tests.knowledge.retrieval.rows import PUBLIC, SECRET, make_segment, make_view
 
@@ -15,9 +17,13 @@ from tests.knowledge.retrieval.rows import PUBLIC, SECRET, make_segment, make_vi
 TEXTS = ("router a router", "the router is up", "bgp neighbours of a plant more words here")
 
 
-def search(view: IndexView, *terms: str, tag_sets: Any = (PUBLIC,)) -> KeywordScores:
+def search(
+    view: IndexView, *terms: str, forms: Mapping[str, float] | None = None, tag_sets: Any = (PUBLIC,)
+) -> KeywordScores:
     selection = view.select(tag_sets=frozenset(tag_sets), collections=None)
-    return search_keywords(view=view, selection=selection, terms=Counter(terms), k1=0.9, b=0.5)
+    return search_keywords(
+        view=view, selection=selection, terms=Counter(terms), forms=forms or {}, k1=0.9, b=0.5
+    )
 
 
 def best(view: IndexView, *terms: str, limit: int = 10, **options: Any) -> list[tuple[int, float]]:
@@ -49,27 +55,51 @@ def test_bm25_by_hand() -> None:
 
 def test_the_words_of_the_chunks_beside_count_too() -> None:
     first, second = b"1" * 16, b"2" * 16
-    texts = ("router a", "plain words here now", "more words", "far words", "router alone")
-    view = make_view(make_segment(texts, documents=[first] * 4 + [second]))
-    # Alone: lengths 2 and 2, mean 12 / 5; idf ln(1 + 3.5 / 2.5). With neighbours: lengths 8, 10, 10, 8 and 2, mean 7.6;
-    # the first three and the last hold the word, idf ln(1 + 1.5 / 4.5).
-    alone, around = float(np.log(1 + 3.5 / 2.5)), float(np.log(1 + 1.5 / 4.5))
+    texts = ("router a", "plain words here now", "more words", "near words", "far words", "router alone")
+    view = make_view(make_segment(texts, documents=[first] * 5 + [second]))
+    # Alone: lengths 2 and 2, mean 14 / 6; idf ln(1 + 4.5 / 2.5). With neighbours: lengths 10, 12, 12, 12, 10 and 2, mean
+    # 58 / 6; the first four and the last hold the word, idf ln(1 + 1.5 / 5.5).
+    alone, around = float(np.log(1 + 4.5 / 2.5)), float(np.log(1 + 1.5 / 5.5))
 
     def score(idf: float, length: float, mean: float) -> float:
         return idf / (1 + 0.9 * (0.5 + 0.5 * length / mean))
 
-    own = 0.25 * score(alone, 2, 2.4)
+    own = 0.25 * score(alone, 2, 14 / 6)
     expected = [
-        (4, own + 0.75 * score(around, 2, 7.6)),
-        (0, own + 0.75 * score(around, 8, 7.6)),
-        (1, 0.75 * score(around, 10, 7.6)),
-        (2, 0.75 * score(around, 10, 7.6)),
+        (5, own + 0.75 * score(around, 2, 58 / 6)),
+        (0, own + 0.75 * score(around, 10, 58 / 6)),
+        *((row, 0.75 * score(around, 12, 58 / 6)) for row in (1, 2, 3)),
     ]
     found = best(view, "router")
     assert [row for row, _ in found] == [row for row, _ in expected]
     assert [value for _, value in found] == pytest.approx([value for _, value in expected], abs=1e-4)
     # What a chunk covers of the question is its own.
-    assert search(view, "router").covered[0].tolist() == [1, 0, 0, 0, 1]
+    assert search(view, "router").covered[0].tolist() == [1, 0, 0, 0, 0, 1]
+
+
+def test_a_word_as_it_is_written_and_words_that_stand_together_count_for_more() -> None:
+    texts = ("routes reflect a route", "reflector of routes", "route reflector", "else", "more", "words")
+    view = make_view(make_segment(texts, language="simple"))
+    plain = search(view, "route", "reflector").scores[0]
+    written = search(view, "route", "reflector", forms={"=reflector": 0.3}).scores[0] - plain
+    together = search(view, "route", "reflector", forms={"route reflector": 0.25}).scores[0] - plain
+    assert np.flatnonzero(written).tolist() == [1, 2] and np.flatnonzero(together).tolist() == [2]
+    # Lengths 4, 3, 2, 1, 1 and 1, mean 2: forms do not count in them. idf = ln(1 + 4.5 / 2.5) and ln(1 + 5.5 / 1.5).
+    assert float(written[2]) == pytest.approx(0.3 * np.log(1 + 4.5 / 2.5) / 1.9, abs=1e-5)
+    assert float(together[2]) == pytest.approx(0.25 * np.log(1 + 5.5 / 1.5) / 1.9, abs=1e-5)
+    # What a chunk covers of the question is of terms alone.
+    covered = search(view, "route", forms={"=absent": 0.3}).covered[0]
+    assert covered.tolist() == search(view, "route").covered[0].tolist() == [1, 0, 1, 0, 0, 0]
+
+
+def test_an_identifier_counts_where_it_stands() -> None:
+    texts = ("rule plain words", "rule fw-0231 words", "rule other words")
+    view = make_view(make_segment(texts, documents=[b"1" * 16] * 3))
+    own = search(view, "fw-0231").scores[0]
+    # idf alone ln(1 + 2.5 / 1.5), around ln(1 + 0.5 / 3.5); lengths 3, 6 (its parts, too) and 3, with neighbours 12.
+    alone = float(np.log(1 + 2.5 / 1.5)) / (1 + 0.9 * (0.5 + 0.5 * 6 / 4))
+    around = float(np.log(1 + 0.5 / 3.5)) / 1.9
+    assert own.tolist() == pytest.approx([0.25 * around, 0.75 * alone + 0.25 * around, 0.25 * around])
 
 
 @pytest.mark.parametrize("others", [0, 400])  # few rows of many are added up in another way than many of few
@@ -85,7 +115,7 @@ def test_what_the_chunks_beside_hold_is_added_up_within_the_document(others: int
         sum(
             count
             for other, count in enumerate(counts)
-            if abs(other - row) <= 2 and documents[other] == documents[row]
+            if abs(other - row) <= REACH and documents[other] == documents[row]
         )
         for row in range(len(documents))
     ]

@@ -1,5 +1,7 @@
 """The dense arm, against comparing everything."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -80,17 +82,21 @@ def test_a_step_towards_what_was_found() -> None:
 
 def test_a_chunk_is_searched_with_its_surroundings() -> None:
     one, two, three = np.eye(3, 4, dtype=np.float32)
-    vectors = np.stack([one, two, two, three, one, three])
+    vectors = np.stack([one, two, two, three, one, one, three])
     first, second, third = b"1" * 16, b"2" * 16, b"3" * 16
-    mixed = with_surroundings(vectors, [first, first, first, first, second, third])
+    mixed = with_surroundings(vectors, [first] * 5 + [second, third])
     # Alone in its document: as it is.
-    assert mixed[4].tolist() == one.tolist() and mixed[5].tolist() == three.tolist()
-    # Two on either side: one + 2 two, and all four.
-    assert mixed[0] == pytest.approx((one + (one + 2 * two) / np.sqrt(5)) / 2)
-    assert mixed[1] == pytest.approx((two + (one + 2 * two + three) / np.sqrt(6)) / 2)
-    assert mixed[3] == pytest.approx((three + (2 * two + three) / np.sqrt(5)) / 2)
+    assert mixed[5] == pytest.approx(one) and mixed[6] == pytest.approx(three)
+
+    def mix(own: Any, around: Any, length: float) -> Any:
+        return pytest.approx(0.35 * own + 0.65 * around / np.sqrt(length), abs=1e-6)
+
+    # Three on either side: of the first five all but the last one, of the second all.
+    assert mixed[0] == mix(one, one + 2 * two + three, 6)
+    assert mixed[1] == mix(two, 2 * one + 2 * two + three, 9)
+    assert mixed[4] == mix(one, one + 2 * two + three, 6)
     # Without a vector: none, and nothing for those beside.
     vectors[1] = 0
-    mixed = with_surroundings(vectors, [first] * 6)
-    assert not mixed[1].any() and mixed[0] == pytest.approx((one + (one + two) / np.sqrt(2)) / 2)
+    mixed = with_surroundings(vectors, [first] * 7)
+    assert not mixed[1].any() and mixed[0] == mix(one, one + two + three, 3)
     assert with_surroundings(vectors[:0], []).shape == (0, 4)
