@@ -58,7 +58,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--hnsw", action="store_true", help="pgvector's shared HNSW index beside it (slow to build)"
     )
     parser.add_argument(
-        "--churn", action="store_true", help="rewrite 30 % of the first fixed tenant and look again"
+        "--churn", action="store_true", help="rewrite 30 %% of the first fixed tenant and look again"
     )
 
 

@@ -30,6 +30,13 @@ def test_every_kind_says_what_it_measures() -> None:
         assert first_line and f"{name} {first_line}" in listed
 
 
+@pytest.mark.parametrize("kind", bench_kinds())
+def test_every_kind_explains_its_options(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        Command().create_parser("manage.py", "bench").parse_args([kind, "--help"])
+    assert ended.value.code == 0 and "--json" in capsys.readouterr().out
+
+
 @pytest.mark.django_db(transaction=True, databases=["default", "platform", "owner"])
 def test_pages_are_measured_as_a_table_and_as_json(cast: Any) -> None:
     figures = json.loads(run("pages", "--rounds", "1", "--json").splitlines()[-1])
