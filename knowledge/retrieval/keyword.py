@@ -76,6 +76,8 @@ def search_keywords(
     """
     scores = tuple(np.zeros(part.segment.size, dtype=np.float32) for part in view.parts)
     covered = tuple(np.zeros(part.segment.size, dtype=np.float32) for part in view.parts)
+    own_norms = [_norm(each.segment.lengths, selection.mean_length, k1=k1, b=b) for each in view.parts]
+    norms = [_norm(each.segment.window_lengths, selection.mean_window, k1=k1, b=b) for each in view.parts]
     # A term that no chunk holds is the most telling one: it counts in what a chunk could have covered.
     most = 0.0
     asked: list[tuple[str, float, bool]] = [(term, times, False) for term, times in terms.items()]
@@ -89,21 +91,21 @@ def search_keywords(
             around.append(part.segment.windows(*own[-1]))  # a document's rows are all kept, or none
         idf, idf_around = (
             idf_of(holding=holding, total=selection.total)
-            for holding in (sum(len(rows) for rows, _ in own), sum(len(rows) for rows, _ in around))
+            for holding in (
+                sum(len(rows) for rows, _ in own),
+                sum(int(np.count_nonzero(often)) for _, often in around),
+            )
         )
         most += 0 if is_form else idf
         own_share = 0.0 if is_form else own_share_of(term)
-        for number, part in enumerate(view.parts):
-            segment, (rows, counts) = part.segment, own[number]
+        share = np.float32((1 - own_share) * weight * idf_around)
+        for number, ((rows, counts), (near, often)) in enumerate(zip(own, around, strict=True)):
             if not is_form:
-                norm = _norm(segment.lengths[rows], selection.mean_length, k1=k1, b=b)
                 tf = counts.astype(np.float32)
-                scores[number][rows] += np.float32(own_share * weight * idf) * tf / (tf + norm)
+                own_score = np.float32(own_share * weight * idf) * tf / (tf + own_norms[number][rows])
+                scores[number][rows] += own_score
                 covered[number][rows] += np.float32(idf)
-            near, often = around[number]
-            norm = _norm(segment.window_lengths[near], selection.mean_window, k1=k1, b=b)
-            share = (1 - own_share) * weight * idf_around
-            scores[number][near] += np.float32(share) * often / (often + norm)
+            scores[number][near] += share * often / (often + norms[number][near])
     total = max(1, selection.total)
     mean = sum(float(each.sum(dtype=np.float64)) for each in scores) / total
     square = sum(float(np.square(each, dtype=np.float64).sum()) for each in scores) / total

@@ -22,7 +22,7 @@ from knowledge.retrieval.keyword import KeywordScores, search_keywords
 from knowledge.retrieval.rerank import Candidate, rerank_candidates
 from knowledge.retrieval.segment import Rows
 from knowledge.retrieval.tenant_index import IndexKey, indexes
-from knowledge.retrieval.vector import best_of, move_towards, search_vectors
+from knowledge.retrieval.vector import best_of, move_towards, near_rows
 from knowledge.retrieval.view import EMPTY, IndexView, Selection
 from ragsite.core.observability import RETRIEVAL_RESULTS
 from tenants.models import Membership
@@ -180,13 +180,14 @@ def rank_chunks(
         view=view, selection=selection, terms=terms, forms=forms, k1=config.bm25_k1, b=config.bm25_b
     )
     by_words, _ = keyword.best(view=view, limit=limit)
-    by_vector, _ = search_vectors(view=view, selection=selection, vector=vector, limit=limit)
+    near = near_rows(view=view, selection=selection, vector=vector, limit=limit)
+    by_vector, _ = near.best(vector=vector, limit=limit)
     rows = np.union1d(by_words, by_vector)
     fused = _fuse(view=view, rows=rows, vector=vector, keyword=keyword, config=config)
     if config.feedback_passages:
         nearest, _ = best_of(rows, fused, config.feedback_passages)
         moved = move_towards(vector, view.vectors(nearest), weight=config.feedback_weight)
-        again, _ = search_vectors(view=view, selection=selection, vector=moved, limit=limit)
+        again, _ = near.best(vector=moved, limit=limit)
         rows = np.union1d(rows, again)
         fused = _fuse(view=view, rows=rows, vector=moved, keyword=keyword, config=config)
     best, scores = spread_passages(scores=fused, around=view.neighbourhoods(rows))

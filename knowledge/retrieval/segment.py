@@ -117,17 +117,16 @@ class Segment:
         begin, end = rows - self.neighbours[0], rows + self.neighbours[1] + 1
         return np.asarray(total[end] - total[begin], dtype=np.int32)
 
-    def windows(self, rows: NDArray[np.int32], counts: NDArray[np.uint8]) -> "tuple[Rows, Vectors]":
-        """From the rows that hold a term to the rows that hold it themselves or in a neighbour, and how often they do."""
+    def windows(self, rows: NDArray[np.int32], counts: NDArray[np.uint8]) -> "tuple[Rows | slice, Vectors]":
+        """From the rows that hold a term to the rows that hold it themselves or in a neighbour, and how often they do;
+        of a common term all rows, in many 0 times."""
         before, behind = self.neighbours[:, rows]
         # Each row adds its count to a stretch of rows: up where it begins, down behind its end.
         first, behind_last = rows - before, rows + behind + np.int32(1)
         if 16 * len(rows) > self.size:
             steps = np.bincount(first, weights=counts, minlength=self.size + 1)
             steps -= np.bincount(behind_last, weights=counts, minlength=self.size + 1)
-            levels = np.cumsum(steps[:-1])
-            found = np.flatnonzero(levels)
-            return found.astype(np.int64), levels[found].astype(np.float32)
+            return slice(None), np.cumsum(steps[:-1]).astype(np.float32)
         edges = np.concatenate([first, behind_last]).astype(np.int64)
         order = np.argsort(edges, kind="stable")
         edges, up = edges[order], counts.astype(np.int32)

@@ -5,6 +5,7 @@ differ in few places are near each other, and counting them takes a hundredth of
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,22 +15,33 @@ from knowledge.retrieval.view import IndexView, Selection
 
 EXACT_ROWS = 2000
 # Rows compared by their whole vectors, for each row wanted, at the least and at the most.
-OVERSAMPLING = 16
-MAX_COMPARED = 12000
+OVERSAMPLING = 24
+MAX_COMPARED = 16000
 # What a chunk's surroundings count of the vector that it is searched by.
 SURROUNDINGS = 0.65
 
 
-def search_vectors(
-    *, view: IndexView, selection: Selection, vector: Vectors, limit: int
-) -> tuple[Rows, Vectors]:
-    """The ``limit`` nearest rows and their cosines, best first; equal ones in the order of their ids.
+@dataclass(frozen=True)
+class NearRows:
+    """Rows near a vector, those nearest to it surely among them; ``vectors`` are theirs, float32, in their order."""
+
+    rows: Rows
+    vectors: Vectors
+
+    def best(self, *, vector: Vectors, limit: int) -> tuple[Rows, Vectors]:
+        """The ``limit`` nearest to this vector, that one or one beside it, and their cosines, best first; equal ones by
+        row number."""
+        return best_of(self.rows, self.vectors @ vector, limit)
+
+
+def near_rows(*, view: IndexView, selection: Selection, vector: Vectors, limit: int) -> NearRows:
+    """The rows that are worth comparing with a vector whose ``limit`` nearest are wanted.
 
     Args:
         vector: shape ``(dimensions,)``, of length 1.
     """
-    found: list[Rows] = []
-    scores: list[Vectors] = []
+    found: list[Rows] = [np.zeros(0, dtype=np.int64)]
+    vectors: list[Vectors] = [np.zeros((0, len(vector)), dtype=np.float32)]
     for part, base, rows in zip(view.parts, view.bases, selection.rows, strict=True):
         if not len(rows):
             continue
@@ -40,17 +52,24 @@ def search_vectors(
             near = _pick(
                 bits=segment.bits, rows=rows, vector=vector, count=compared_rows(len(rows), limit, share)
             )
-        cosines = segment.floats(near) @ vector
         found.append(near + base)
-        scores.append(cosines)
-    if not found:
-        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32)
-    return best_of(np.concatenate(found), np.concatenate(scores), limit)
+        vectors.append(segment.floats(near))
+    if len(found) == 2:  # one segment, as nearly always: nothing to copy
+        return NearRows(found[1], vectors[1])
+    return NearRows(np.concatenate(found), np.concatenate(vectors))
+
+
+def search_vectors(
+    *, view: IndexView, selection: Selection, vector: Vectors, limit: int
+) -> tuple[Rows, Vectors]:
+    """The ``limit`` nearest rows and their cosines, best first; equal ones in the order of their ids."""
+    near = near_rows(view=view, selection=selection, vector=vector, limit=limit)
+    return near.best(vector=vector, limit=limit)
 
 
 def compared_rows(rows: int, limit: int, share: float = 1.0) -> int:
     """How many of ``rows`` are compared by their whole vectors to find ``limit``."""
-    wanted = OVERSAMPLING * limit + rows // 32
+    wanted = OVERSAMPLING * limit + rows // 24
     return int(min(rows, MAX_COMPARED, max(EXACT_ROWS / 2, wanted * share)))
 
 
