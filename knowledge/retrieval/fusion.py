@@ -7,12 +7,12 @@ import numpy as np
 from knowledge.retrieval.segment import Rows, Vectors
 from knowledge.retrieval.view import Neighbourhoods
 
-# What a chunk loses for each of its neighbours that comes before it: its score is partly theirs, and a passage that is
-# shown grows into its neighbours anyway. And so for each chunk of its document from the ENOUGH-th on: another document may
-# hold what this one lacks.
+# What a chunk loses when a neighbour comes before it, by how far the nearest such one stands away (``REACH`` at most): its
+# score is partly theirs, and a passage that is shown grows into its neighbours anyway.
+DISCOUNTS = np.array([0.7, 0.7, 0.4], dtype=np.float32)
+# And for each chunk of its document from the ENOUGH-th on that comes before it: another document may hold what this one
+# lacks.
 DISCOUNT = np.float32(0.7)
-# By how far the neighbour stands away: once, for the nearest of them.
-DISCOUNTS = np.array([DISCOUNT, DISCOUNT, 0.4], dtype=np.float32)
 ENOUGH = 3
 # So many are put in order one by one; nobody is shown more.
 SPREAD = 40
