@@ -1,7 +1,7 @@
 """``manage.py bench``: what is measured, as a table or, with ``--json``, as JSON on the last line."""
 
 import json
-from argparse import ArgumentParser
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from typing import Any
 
 from django.core.management.base import BaseCommand
@@ -16,7 +16,12 @@ class Command(BaseCommand):
         kinds = parser.add_subparsers(dest="kind", required=True)
         for name, kind in bench_kinds().items():
             first_line = (kind.__doc__ or "").partition("\n")[0]
-            child = kinds.add_parser(name, help=first_line, description=kind.__doc__)
+            child = kinds.add_parser(
+                name,
+                help=first_line,
+                description=kind.__doc__,
+                formatter_class=RawDescriptionHelpFormatter,  # what it says has paragraphs
+            )
             kind.add_arguments(child)
             child.add_argument("--json", action="store_true", help="the figures as JSON on the last line")
 
