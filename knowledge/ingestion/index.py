@@ -180,10 +180,15 @@ def prepare_document(
         old = list(chunks.values_list("id", "content_hash"))
     diff = diff_chunks(old=old, new=list(zip(spans, hashes, strict=True)))
     on_progress(0.1)
-    rows = []
-    for row in _rows_of(title=title, language=language, spans=diff.added, hashes=hashes):
-        on_progress(0.1)
-        rows.append(row)
+    rows = list(
+        _rows_of(
+            title=title,
+            language=language,
+            spans=diff.added,
+            hashes=hashes,
+            between=lambda: on_progress(0.1),
+        )
+    )
     return Prepared(
         document=document,
         original=original,
@@ -244,12 +249,20 @@ def swap_documents(
 
 
 def _rows_of(
-    *, title: str, language: str, spans: Sequence[ChunkSpan], hashes: Sequence[str]
+    *,
+    title: str,
+    language: str,
+    spans: Sequence[ChunkSpan],
+    hashes: Sequence[str],
+    between: Callable[[], None],
 ) -> Iterator[_Row]:
-    words = [chunk_words(title, span.heading_path, span.text) for span in spans]
-    for span, terms in zip(spans, pack_texts(words, language=language), strict=True):
-        text = embedded_text(title=title, heading_path=span.heading_path, text=span.text)
-        yield _Row(span=span, content_hash=hashes[span.ordinal], text=text, hash=text_hash(text), terms=terms)
+    for batch in _batches(spans, between):
+        words = [chunk_words(title, span.heading_path, span.text) for span in batch]
+        for span, terms in zip(batch, pack_texts(words, language=language), strict=True):
+            text = embedded_text(title=title, heading_path=span.heading_path, text=span.text)
+            yield _Row(
+                span=span, content_hash=hashes[span.ordinal], text=text, hash=text_hash(text), terms=terms
+            )
 
 
 def _batches(items: Sequence[Item], between: Callable[[], None]) -> Iterator[Sequence[Item]]:

@@ -146,10 +146,10 @@ def pack_texts(texts: Sequence[str], *, language: str) -> list[bytes]:
 
 def pack_terms(counts: Mapping[str, int], *, forms: Mapping[str, int] | None = None) -> bytes:
     """Terms, and forms, as ``Chunk.terms`` keeps them."""
-    every = [*counts, *(forms or {})]
+    every = [*counts.items(), *(forms or {}).items()]
     packed = np.zeros(len(every), dtype=TERM)
-    packed["hash"] = [hash_term(term) for term in every]
-    packed["count"] = [min(count, MAX_COUNT) for count in (*counts.values(), *(forms or {}).values())]
+    packed["hash"] = [hash_term(term) for term, _ in every]
+    packed["count"] = [min(count, MAX_COUNT) for _, count in every]
     packed["count"][len(counts) :] |= FORM
     return packed.tobytes()
 
@@ -159,6 +159,7 @@ def unpack_terms(blobs: Iterable[bytes]) -> NDArray[np.void]:
     return np.frombuffer(b"".join(blobs), dtype=TERM)
 
 
+# What is longer need not be asked for: no stop list of PostgreSQL's has such a word.
 _LONGEST_STOP_WORD = 15
 _stop_words: dict[tuple[str, str], bool] = {}
 

@@ -228,7 +228,7 @@ def build_segment(rows: Sequence[SegmentRow], vectors: Vectors) -> Segment:
         lengths=lengths.astype(np.int32),
         posting_terms=packed["hash"].astype(np.uint32),
         posting_rows=posting_rows,
-        posting_counts=posting_counts.astype(np.uint8),
+        posting_counts=posting_counts,
     )
 
 

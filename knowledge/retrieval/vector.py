@@ -40,8 +40,8 @@ def near_rows(*, view: IndexView, selection: Selection, vector: Vectors, limit: 
     Args:
         vector: shape ``(dimensions,)``, of length 1.
     """
-    found: list[Rows] = [np.zeros(0, dtype=np.int64)]
-    vectors: list[Vectors] = [np.zeros((0, len(vector)), dtype=np.float32)]
+    found: list[Rows] = []
+    vectors: list[Vectors] = []
     for part, base, rows in zip(view.parts, view.bases, selection.rows, strict=True):
         if not len(rows):
             continue
@@ -54,8 +54,10 @@ def near_rows(*, view: IndexView, selection: Selection, vector: Vectors, limit: 
             )
         found.append(near + base)
         vectors.append(segment.floats(near))
-    if len(found) == 2:  # one segment, as nearly always: nothing to copy
-        return NearRows(found[1], vectors[1])
+    if not found:
+        return NearRows(np.zeros(0, dtype=np.int64), np.zeros((0, len(vector)), dtype=np.float32))
+    if len(found) == 1:  # one segment, as nearly always: nothing to copy
+        return NearRows(found[0], vectors[0])
     return NearRows(np.concatenate(found), np.concatenate(vectors))
 
 

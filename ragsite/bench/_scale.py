@@ -80,6 +80,7 @@ def _piece(text: str) -> Piece:
 
 def build(*, corpus: Path, chunks: int, tenants: int, fixed: list[int], say: Say) -> list[Tenant]:
     """Makes the tenants where they are missing; largest first, the fixed ones last."""
+    # The number tells what chunks hold: tenants that were made with less stay out of it.
     prefix = f"scale2-{chunks}-{tenants}"
     with unscoped(reason="bench: find tenants"):
         found = list(Tenant.objects.filter(slug__startswith=f"{prefix}-").order_by("slug"))

@@ -115,3 +115,14 @@ def test_readers_see_the_old_or_the_new(document: Document, shared: Any) -> None
     stop.set()
     thread.join()
     assert seen <= {tuple(sorted(old)), tuple(sorted(new))} and len(seen) == 2
+
+
+def test_a_long_document_can_be_given_up_while_its_terms_are_counted(
+    document: Document, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from knowledge.ingestion import index as module
+
+    counted: list[float] = []
+    monkeypatch.setattr(module, "INSERT_BATCH", 2)
+    index(document, text_of(SECTIONS), on_progress=counted.append)
+    assert counted.count(0.1) >= 1 + 3  # five chunks, two at a time

@@ -3,8 +3,11 @@
 import random
 from collections import Counter
 
+import pytest
+
 from knowledge.retrieval.analysis import count_terms, question_forms
 from knowledge.retrieval.keyword import search_keywords
+from knowledge.retrieval.view import IndexView
 from tests.knowledge.retrieval.rows import PUBLIC, make_segment, make_view
 
 CHANCE = random.Random(4711)
@@ -38,32 +41,42 @@ QUESTIONS = (
 )
 
 
-def test_the_very_one_is_first() -> None:
+def view_of(texts: list[str], language: str) -> IndexView:
+    return make_view(make_segment(texts, language=language))
+
+
+def best_row(view: IndexView, question: str, language: str) -> int:
+    """The row that is first by words; with forms where no database has to tell what a stop word is."""
+    scores = search_keywords(
+        view=view,
+        selection=view.select(tag_sets=frozenset([PUBLIC]), collections=None),
+        terms=count_terms(question, language=language),
+        forms=question_forms(question, languages=[language]) if language == "simple" else {},
+        k1=0.9,
+        b=0.5,
+    )
+    return int(scores.best(view=view, limit=1)[0][0])
+
+
+@pytest.mark.parametrize("language", ["english", "simple"])
+def test_the_very_one_is_first(language: str) -> None:
     names = [(kind, name) for kind, make in KINDS.items() for name in {make() for _ in range(40)}]
     texts = [SENTENCES[number % 3].format(name) for number, (_, name) in enumerate(names)]
-    view = make_view(make_segment(texts, language="simple"))
-    selection = view.select(tag_sets=frozenset([PUBLIC]), collections=None)
+    view = view_of(texts, language)
     asked, missed = Counter[str](), []
     for row, (kind, name) in enumerate(names):
         for form in QUESTIONS:
             question = form.format(name)
-            scores = search_keywords(
-                view=view,
-                selection=selection,
-                terms=count_terms(question, language="simple"),
-                forms=question_forms(question, languages=["simple"]),
-                k1=0.9,
-                b=0.5,
-            )
-            rows, _ = scores.best(view=view, limit=1)
+            found = best_row(view, question, language)
             asked[kind] += 1
-            if rows.tolist() != [row]:
-                missed.append((question, texts[int(rows[0])]))
+            if found != row:
+                missed.append((question, texts[found]))
     assert min(asked.values()) >= 80 and sum(asked.values()) > 1500
     assert len(missed) <= 0.01 * sum(asked.values()), (len(missed), missed[:10])
 
 
-def test_how_it_is_spelt_makes_no_difference() -> None:
+@pytest.mark.parametrize("language", ["english", "simple"])
+def test_how_it_is_spelt_makes_no_difference(language: str) -> None:
     texts = [
         "See RFC 7938 for this.",
         "See RFC 793 for this.",
@@ -71,8 +84,7 @@ def test_how_it_is_spelt_makes_no_difference() -> None:
         "An error ERR-4711.",
         "Page 4711.",
     ]
-    view = make_view(make_segment(texts, language="simple"))
-    selection = view.select(tag_sets=frozenset([PUBLIC]), collections=None)
+    view = view_of(texts, language)
     for question, row in (
         ("rfc7938", 0),
         ("RFC-7938", 0),
@@ -81,12 +93,4 @@ def test_how_it_is_spelt_makes_no_difference() -> None:
         ("err 4711", 3),
         ("Err-4711", 3),
     ):
-        scores = search_keywords(
-            view=view,
-            selection=selection,
-            terms=count_terms(question, language="simple"),
-            forms=question_forms(question, languages=["simple"]),
-            k1=0.9,
-            b=0.5,
-        )
-        assert scores.best(view=view, limit=1)[0].tolist() == [row], question
+        assert best_row(view, question, language) == row, question
