@@ -10,7 +10,7 @@ from knowledge.answering.compress import compress_passages
 from knowledge.answering.events import Event
 from knowledge.answering.journey import Journey
 from knowledge.answering.prompt import build_prompt
-from knowledge.answering.responses import Response
+from knowledge.answering.responses import Response, hear
 from knowledge.answering.spending import complete_usage, reserve_again
 from knowledge.config import AnswerConfig
 from knowledge.llm.base import Finished, Passage, Prompt, ProviderError, Turn
@@ -102,7 +102,7 @@ async def generate_answer(
                 elif isinstance(event, Finished):
                     journey.finished = event
                 else:
-                    journey.said.append(event)
+                    hear(journey.said, event)
                     for out in take(assembler.feed(event)):
                         yield out
     except ProviderError as error:

@@ -68,6 +68,15 @@ async def read_response(*, key: str, membership: Membership) -> Response | None:
     return Response(said=said, provider=value["provider"], model=value["model"])
 
 
+def hear(said: list[Said], each: Said) -> None:
+    """Adds what a model says next; deltas that follow each other become one, or a long answer would be thousands of them."""
+    last = said[-1] if said else None
+    if isinstance(each, TextDelta) and isinstance(last, TextDelta):
+        said[-1] = TextDelta(last.text + each.text)
+    else:
+        said.append(each)
+
+
 def _read_said(each: list[Any]) -> Said:
     match each:
         case [str(text)]:
@@ -78,22 +87,20 @@ def _read_said(each: list[Any]) -> Said:
             return BlockEnd()
 
 
+def _write_said(each: Said) -> list[Any]:
+    match each:
+        case TextDelta(text=text):
+            return [text]
+        case Cited(source=source, quote=quote):
+            return [source, quote]
+        case BlockEnd():
+            return []
+
+
 async def write_response(*, key: str, response: Response, seconds: int) -> None:
-    """Keeps it; deltas that follow each other become one."""
     if seconds <= 0:
         return
-    said: list[list[Any]] = []
-    for each in response.said:
-        match each:
-            case TextDelta(text=text):
-                if said and len(said[-1]) == 1:
-                    said[-1][0] += text
-                else:
-                    said.append([text])
-            case Cited(source=source, quote=quote):
-                said.append([source, quote])
-            case BlockEnd():
-                said.append([])
+    said = [_write_said(each) for each in response.said]
     value = json.dumps({"said": said, "provider": response.provider, "model": response.model})
     try:
         await redis_client().set(key, value, ex=seconds)

@@ -13,7 +13,7 @@ import zlib
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from functools import cache
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 
 import numpy as np
 import Stemmer
@@ -182,7 +182,8 @@ def _find_stop_words(words: Sequence[str], *, language: str) -> set[str]:
 
 def question_terms(question: str, *, languages: Iterable[str]) -> dict[str, int]:
     """The terms of a question, with how often each occurs, in every language that the tenant's documents are in, without
-    stop words: a long question says its subject more than once.
+    stop words: a long question says its subject more than once. Of more than are looked for the identifiers come first,
+    and every language has its share.
     """
     text = normalise(question)
     plain: Counter[str] = Counter()
@@ -194,6 +195,7 @@ def question_terms(question: str, *, languages: Iterable[str]) -> dict[str, int]
             found[term] = found.get(term, 0) + 1
     words = list(plain)
     stems: dict[str, int] = {}
+    orders: list[list[str]] = []
     for language in languages:
         stemmer = stemmer_of(language)
         dropped = _find_stop_words(words, language=language) if stemmer and words else set()
@@ -202,17 +204,26 @@ def question_terms(question: str, *, languages: Iterable[str]) -> dict[str, int]
         for word, stem in zip(kept, stemmer.stemWords(kept) if stemmer else kept, strict=True):
             of_language[stem] += plain[word]
         stems |= {stem: max(count, stems.get(stem, 0)) for stem, count in of_language.items()}
-    return dict([*stems.items(), *found.items()][:MAX_QUESTION_TERMS])
+        orders.append(list(of_language))
+    in_turn = dict.fromkeys(stem for each in zip_longest(*orders) for stem in each if stem is not None)
+    every = [*found.items(), *((stem, stems[stem]) for stem in in_turn)]
+    return dict(every[: MAX_QUESTION_TERMS * _shares(len(orders))])
 
 
 def question_forms(question: str, *, languages: Iterable[str]) -> dict[str, float]:
     """The forms of a question with what each counts, in every language that the tenant's documents are in."""
     weights: dict[str, float] = {}
-    for language in languages:
+    known = list(languages)
+    for language in known:
         for form, times in count_forms([question], language=language)[0].items():
             share = WORD_SHARE if form.startswith("=") else PAIR_SHARE
             weights[form] = max(share * times, weights.get(form, 0))
-    return dict(list(weights.items())[: 2 * MAX_QUESTION_TERMS])
+    return dict(list(weights.items())[: 2 * MAX_QUESTION_TERMS * _shares(len(known))])
+
+
+def _shares(languages: int) -> int:
+    """How many languages' terms there is room for: most words have the same stem in several."""
+    return min(max(1, languages), 3)
 
 
 def find_terms(text: str, *, terms: Container[str], language: str) -> list[tuple[int, int]]:

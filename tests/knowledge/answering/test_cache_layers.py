@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from knowledge.answering.responses import Response, read_response, write_response
+from knowledge.answering.responses import Response, Said, hear, read_response, write_response
 from knowledge.embedding.batching import memory
 from knowledge.llm.base import BlockEnd, Cited, Finished, TextDelta
 from ragsite.core.redis import redis_connection
@@ -139,15 +139,10 @@ def test_what_was_cut_off_or_refused_is_not_kept(shared: Any, model: StubProvide
 
 
 async def test_a_response_comes_back_as_it_was_given(shared: Any) -> None:
-    said = (
-        TextDelta("a"),
-        TextDelta("b"),
-        Cited(1, "quote"),
-        BlockEnd(),
-        TextDelta("ü😀"),
-        BlockEnd(),
-    )
-    whole = Response(said=said, provider="anthropic", model="claude")
+    said: list[Said] = []
+    for each in (TextDelta("a"), TextDelta("b"), Cited(1, "quote"), BlockEnd(), TextDelta("ü😀"), BlockEnd()):
+        hear(said, each)
+    whole = Response(said=tuple(said), provider="anthropic", model="claude")
     membership = shared.nina.membership
     key = f"{membership.tenant_id}:response:test"
     await write_response(key=key, response=whole, seconds=60)

@@ -114,6 +114,12 @@ def test_a_question_has_no_stop_words(shared: Any) -> None:
         assert set(question_terms("die Häuser", languages=["german", "english"])) == {"haus", "die", "häuser"}
         assert question_terms("the of is", languages=["english"]) == {}
         assert question_terms("the of", languages=["simple"]) == {"the": 1, "of": 1}
+        long = " ".join(f"subject{chr(97 + n % 26) * (1 + n // 26)}ing" for n in range(200))
+        asked = f"{long} ERR-4711 on ge-0/0/1 with MTU 9216"
+        for languages in (["english"], ["english", "german", "french"]):
+            found = question_terms(asked, languages=languages)
+            assert {"err-4711", "ge-0/0/1", "mtu9216"} <= set(found), languages
+            assert 60 <= len(found) <= 60 * len(languages)
         assert len(question_terms(" ".join(f"w{n}x" for n in range(500)), languages=["english"])) == 60
         for odd in ("O'Brien \\ ' \" %s", "<script>", "a & b | !c", ":* <-> x", "\ud800"):
             question_terms(odd.encode("utf-8", "ignore").decode(), languages=["english", "french"])
