@@ -103,7 +103,11 @@ class AnswerConfig:
 def _fingerprint(config: AnswerConfig) -> str:
     """Kept: several keys of a question hold it, and there are few configurations."""
     models = [[asdict(model) for model in models] for models in (config.models, config.small_models)]
-    rest = (config.routing, config.prompt_tokens, config.history_turns, PROMPT_VERSION)
+    lives = (
+        config.cache_seconds,
+        sorted(config.class_seconds.items()),
+    )  # what is kept must not outlive a new rule
+    rest = (config.routing, config.prompt_tokens, config.history_turns, PROMPT_VERSION, lives)
     text = repr((asdict(config.retrieval), models, rest))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -122,11 +122,13 @@ class Bucket:
 
 @dataclass(frozen=True)
 class Grant:
-    """A request that may go on. ``headers`` are for its response; ``tokens`` are settled when it is over."""
+    """A request that may go on. ``headers`` are for its response; ``tokens`` are settled when it is over; ``left`` is the
+    smallest part that any quota has left."""
 
     buckets: tuple[Bucket, ...] = ()
     tokens: int = 0
     headers: tuple[tuple[str, str], ...] = ()
+    left: float = 1.0
 
 
 NO_GRANT = Grant()
@@ -173,7 +175,22 @@ async def take_request(principal: Principal, *, tokens: int = 0) -> Grant:
     waits = {name: wait for state in states for name, wait in state.waits.items()}
     if waits:
         raise _too_many(waits, headers)
-    return Grant(buckets, tokens, headers)
+    left = min((level / most for state in states for _, most, level, _, _ in state.quotas), default=1.0)
+    return Grant(buckets, tokens, headers, left)
+
+
+async def take_when_there(principal: Principal, *, tokens: int) -> Grant:
+    """Takes a request for work that nobody waits for, as soon as all quotas hold it."""
+    while True:
+        try:
+            return await take_request(principal, tokens=tokens)
+        except Problem as problem:
+            await asyncio.sleep(float(problem.headers["Retry-After"]))
+
+
+def seconds_to_leave_half(grant: Grant) -> float:
+    """How long such work is to pause after a request, so that half of each quota is left to those who do wait."""
+    return max(0.0, 0.5 - grant.left) * WINDOW_SECONDS
 
 
 async def settle_request(grant: Grant, *, used: int) -> None:

@@ -25,10 +25,15 @@ class TenantTask(Task):  # type: ignore[type-arg]
 
     abstract = True
 
-    def enqueue_on_commit(self, **kwargs: Any) -> None:
-        """Sends the task when the transaction of the scope in force commits; at once outside of one."""
+    def enqueue_on_commit(self, *, wait_seconds: int = 0, **kwargs: Any) -> None:
+        """Sends the task when the transaction of the scope in force commits; at once outside of one.
+
+        Args:
+            wait_seconds: it is begun so much later. The broker must not think it lost meanwhile: minutes, not hours.
+        """
         tenant_id = str(require_tenant_id())
-        on_commit(lambda: self.apply_async(kwargs=kwargs, headers={"ragsite_tenant": tenant_id}))
+        headers = {"ragsite_tenant": tenant_id}
+        on_commit(lambda: self.apply_async(kwargs=kwargs, headers=headers, countdown=wait_seconds))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         headers = self.request.get("ragsite_tenant") or (self.request.headers or {}).get("ragsite_tenant")

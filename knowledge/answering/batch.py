@@ -1,4 +1,7 @@
-"""Many questions as one job: answered by a worker one after another, a few at a time, as their asker."""
+"""Many questions as one job: answered by a worker one after another, a few at a time, as their asker.
+
+Each takes its part of the asker's rate limits, and waits for it; half of them is left for questions that somebody waits for.
+"""
 
 import asyncio
 import uuid
@@ -12,15 +15,18 @@ from knowledge.answering.collect import collect_answer
 from knowledge.answering.journey import Question
 from knowledge.answering.record import present_answers
 from knowledge.answering.services import gateway
+from knowledge.answering.spending import usual_tokens
 from knowledge.config import answer_config
 from knowledge.ingestion.job_run import JobRun
 from knowledge.ingestion.jobs import create_job
+from knowledge.ingestion.queue import Turn
 from knowledge.models import Answer, Job
 from ragsite.core.hops import run_db
 from ragsite.core.problems import Problem
 from tenants.access import Principal
 from tenants.audit import record_by
 from tenants.models import Membership
+from tenants.rates import seconds_to_leave_half, take_when_there
 from tenants.rest import problem_of
 from tenants.scope import atomic, enter
 
@@ -46,11 +52,14 @@ def start_batch(*, principal: Principal, questions: Sequence[str], options: dict
     return job
 
 
-def answer_batch(run: JobRun) -> None:
+def answer_batch(run: JobRun, *, turn: Turn | None = None) -> None:
     """Answers what is not answered yet; a question that cannot be answered fails alone.
 
+    Args:
+        turn: how long it may keep others waiting while the limits keep it waiting.
+
     Raises:
-        JobCancelled, JobLost: what has been answered so far stays.
+        JobCancelled, JobLost, JobGivesWay: what has been answered so far stays.
         Problem: the asker has gone.
     """
     job = run.job
@@ -66,7 +75,7 @@ def answer_batch(run: JobRun) -> None:
     principal = Principal(
         membership=membership, method="job", abilities=abilities, credential=job.request["credential"]
     )
-    async_to_sync(_answer_all)(run, principal)
+    async_to_sync(_answer_all)(run, principal, turn)
 
 
 def id_of(job: Job, at: int) -> UUID:
@@ -74,7 +83,7 @@ def id_of(job: Job, at: int) -> UUID:
     return uuid.uuid5(job.pk, str(at))
 
 
-async def _answer_all(run: JobRun, principal: Principal) -> None:
+async def _answer_all(run: JobRun, principal: Principal, turn: Turn | None) -> None:
     job = run.job
     questions: list[str] = job.request["questions"]
     ids = [id_of(job, at) for at in range(len(questions))]
@@ -82,6 +91,7 @@ async def _answer_all(run: JobRun, principal: Principal) -> None:
     answered = len(done)
     config, gate = answer_config(), gateway()
     free = asyncio.Semaphore(AT_ONCE)
+    under_way: set[int] = set()
 
     def tell(**counts: Any) -> None:
         run.report(
@@ -93,6 +103,8 @@ async def _answer_all(run: JobRun, principal: Principal) -> None:
         async with free:
             await run_db(run.check, now=True)
             options = job.request["options"]
+            grant = await take_when_there(principal, tokens=usual_tokens(config))
+            under_way.add(at)
             question = Question(
                 request_id=ids[at],
                 text=questions[at],
@@ -102,6 +114,7 @@ async def _answer_all(run: JobRun, principal: Principal) -> None:
                 tags=tuple(options.get("tags", ())),
                 use_cache=options.get("cache", True),
                 may_go_on=False,  # the loop ends with the job
+                grant=grant,
             )
             try:
                 with enter(principal.scope()):
@@ -112,9 +125,12 @@ async def _answer_all(run: JobRun, principal: Principal) -> None:
                     raise
                 answered += 1
                 await run_db(run.add_error, document=_name(at), reason=problem.detail)
-                return
-            answered += 1
-            await run_db(tell, changed=1)
+            else:
+                answered += 1
+                await run_db(tell, changed=1)
+            finally:
+                under_way.discard(at)
+            await asyncio.sleep(seconds_to_leave_half(grant))
 
     await run_db(run.report, step=f"{answered} of {len(questions)}", seen=len(questions), changed=answered)
 
@@ -122,6 +138,8 @@ async def _answer_all(run: JobRun, principal: Principal) -> None:
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             await run_db(run.check, now=True)
+            if turn is not None and not under_way:
+                await run_db(turn.give_way)
 
     tasks = [asyncio.ensure_future(answer(at)) for at in range(len(questions)) if ids[at] not in done]
     work: asyncio.Future[Any] = asyncio.gather(*tasks)

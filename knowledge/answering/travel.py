@@ -40,6 +40,7 @@ async def travel(journey: Journey, *, config: AnswerConfig, gateway: Gateway) ->
     config = apply_model_settings(config, prepared.models)
     if prepared.standings:
         config = await run_db(take_priced, config, standings=prepared.standings)  # it reads the prices
+    usual = config
     if config.has_model and prefers_cheaper(prepared.standings):
         journey.warnings = warnings_of(prepared.standings)
         config = take_cheaper(config)
@@ -48,22 +49,25 @@ async def travel(journey: Journey, *, config: AnswerConfig, gateway: Gateway) ->
             journey, prepared=prepared, config=config, gateway=gateway
         )
 
-    key = answer_key(
-        membership=principal.membership,
-        question=journey.standalone,
-        k=question.k or config.k,
-        filters=prepared.filters,
-        config=config,
-    )
-    journey.key, journey.fingerprint = key, config.fingerprint()
-    if question.use_cache:
-        with watch.stage("cache"):
-            cached = await recall_answer(
-                key=key, membership=principal.membership, corpus_version=prepared.corpus_version
-            )
+    # What the better model has said before is shown over a soft limit, too; it is not made again there.
+    for config_of in dict.fromkeys((usual, config)):
+        key = answer_key(
+            membership=principal.membership,
+            question=journey.standalone,
+            k=question.k or config.k,
+            filters=prepared.filters,
+            config=config_of,
+        )
+        journey.key, journey.fingerprint = key, config_of.fingerprint()
+        cached = None
+        if question.use_cache:
+            with watch.stage("cache"):
+                cached = await recall_answer(
+                    key=key, membership=principal.membership, corpus_version=prepared.corpus_version
+                )
         if cached is not None and (question.takes_stale or not cached.is_stale):
             journey.found = cached
-            journey.renewing = key if cached.is_stale else ""
+            journey.renewing = key if cached.is_stale and config_of is config else ""
             journey.has_moved = cached.corpus_version != prepared.corpus_version
             for event in _replay(journey, cached):
                 yield event

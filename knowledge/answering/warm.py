@@ -36,7 +36,8 @@ NEWEST = 2000
 
 @dataclass(frozen=True)
 class Asked:
-    """A question that was asked often, and one of those who may read what its askers could."""
+    """A question that was asked often, and somebody of no name who may read what its askers could: what warming costs is
+    the tenant's, whose own budgets hold, and no member's."""
 
     text: str
     membership: Membership
@@ -46,13 +47,12 @@ class Asked:
 def most_asked(*, most: int = MOST, now: datetime | None = None) -> list[Asked]:
     """The tenant's questions of the last 30 days that were asked more than once, most frequent first, once for each role
     signature; roles that nobody has any more are left out."""
-    members = Membership.objects.filter(status=Membership.Status.ACTIVE).select_related(
-        "user", "role", "tenant"
-    )
+    members = Membership.objects.filter(status=Membership.Status.ACTIVE).select_related("role", "tenant")
     by_role: dict[str, Membership] = {}
     for membership in members.order_by("pk"):
         if membership.role.may(Ability.ASK):
-            by_role.setdefault(membership.role.name, membership)
+            nobody = Membership(tenant=membership.tenant, user=None, role=membership.role)
+            by_role.setdefault(membership.role.name, nobody)
     since = (now or timezone.now()) - timedelta(days=DAYS)
     rows: Any = (
         Answer.objects.filter(created_at__gte=since, standalone_question=F("question"))
@@ -70,21 +70,25 @@ def most_asked(*, most: int = MOST, now: datetime | None = None) -> list[Asked]:
     return [Asked(*askers[asked], count) for asked, count in times.most_common(most) if count > 1]
 
 
-def start_warming(*, most: int = MOST) -> int:
+def start_warming(*, most: int = MOST, wait_seconds: int = 0) -> int:
     """Has a worker warm the cache, where there is something to warm; returns with how many questions at most."""
     from knowledge.tasks import warm_answers
 
     questions = len(most_asked(most=most))
     if questions:
-        warm_answers.enqueue_on_commit(most=most)
+        warm_answers.enqueue_on_commit(most=most, wait_seconds=wait_seconds)
     return questions
 
 
 def warm_after_change() -> None:
-    """After documents have changed; once in a while, however often they do."""
+    """After documents have changed: at once, and then once in a while, however often they do; the last change is not
+    forgotten."""
+    tenant_id = require_tenant_id()
     try:
-        if cache.add(f"warmed:{require_tenant_id()}", 1, PAUSE_SECONDS):
+        if cache.add(f"warmed:{tenant_id}", 1, PAUSE_SECONDS):
             start_warming()
+        elif cache.add(f"warmed-again:{tenant_id}", 1, PAUSE_SECONDS):
+            start_warming(wait_seconds=PAUSE_SECONDS)
     except (RedisError, OSError):
         logger.info("cache not warmed: it is away")
 

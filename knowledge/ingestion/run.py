@@ -105,13 +105,13 @@ def _work(*, run: JobRun, embedder: Embedder, turn: Turn | None) -> None:
     elif job.kind == Job.Kind.QUESTIONS:
         from knowledge.answering.batch import answer_batch  # indexing needs none of what answering does
 
-        answer_batch(run)
+        answer_batch(run, turn=turn)
     else:
         _index_again(run=run, embedder=embedder, turn=turn)
     run.finish(state=Job.State.SUCCESS)
     forget_letters(job=job)
     _note_end(run)
-    if job.kind == Job.Kind.SYNC and Corpus.current_version() != version:
+    if job.kind != Job.Kind.QUESTIONS and Corpus.current_version() != version:
         from knowledge.answering.warm import warm_after_change
 
         warm_after_change()

@@ -4,7 +4,12 @@ import threading
 import uuid
 from typing import Any
 
+import pytest
+
 from knowledge.models import Job
+from ragsite.core.redis import redis_connection
+from tenants.models import Tenant
+from tenants.scope import scope
 from tests.knowledge.helpers import check_answer, check_problem, run_job, send
 from tests.knowledge.shared import _django_db_helper, on_shared_cast  # noqa: F401
 from tests.stub_provider import Reply, StubProvider
@@ -51,13 +56,34 @@ def test_a_role_that_may_ask_alone_follows_its_own_batch_and_reads_its_own_docum
     assert "IKE" in own["answer"]
 
 
+def test_each_question_takes_its_part_of_the_limits(shared: Any, monkeypatch: Any) -> None:
+    pauses: list[float] = []
+
+    async def pause(seconds: float) -> None:
+        pauses.append(seconds)
+
+    with scope(tenant_id=shared.acme.pk, tags=None):
+        Tenant.objects.filter(pk=shared.acme.pk).update(user_requests=4)
+    redis_connection().flushdb()
+    try:
+        task = start(shared.nina).json()["task_id"]  # itself one of the four
+        with monkeypatch.context() as patch:
+            patch.setattr("knowledge.answering.batch.asyncio.sleep", pause)
+            assert run_job(shared.nina, task)["state"] == "SUCCESS"
+        # Three, two… of four are left behind them: the more is gone, the longer the pause.
+        check_problem(send(shared.nina, "post", "query", {"question": QUESTIONS[0]}), 429)
+        assert max(pauses) == pytest.approx(30, abs=1)
+    finally:
+        with scope(tenant_id=shared.acme.pk, tags=None):
+            Tenant.objects.filter(pk=shared.acme.pk).update(user_requests=None)
+        redis_connection().flushdb()
+
+
 def test_what_was_done_is_not_done_again(shared: Any, model: StubProvider) -> None:
     task = start(shared.nina, cache=False).json()["task_id"]
     run_job(shared.nina, task)
     asked = len(model.requests)
     assert asked >= 2
-    from tenants.scope import scope
-
     with scope(tenant_id=shared.acme.pk, tags=None):
         Job.objects.filter(pk=task).update(state=Job.State.PENDING, finished_at=None)
     again = run_job(shared.nina, task)
@@ -73,8 +99,6 @@ def test_a_batch_that_is_cancelled_ends_and_keeps_what_is_done(shared: Any, mode
 
     def cancel_when_asked() -> None:
         from django.db import connections
-
-        from tenants.scope import scope
 
         while not model.requests:
             threading.Event().wait(0.05)

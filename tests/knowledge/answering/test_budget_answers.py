@@ -58,6 +58,23 @@ def test_over_the_hard_limit_nothing_is_called_and_the_cache_answers(
     assert send(shared.nina, "post", "search", {"question": HOLD_TIMER}).status_code == 200
 
 
+@pytest.mark.parametrize(
+    "limits", [{"soft_usd": "0.000001"}, {"soft_usd": "0.000001", "hard_usd": "0.000002"}]
+)
+def test_what_is_cached_is_shown_over_a_soft_limit_too(
+    shared: Any, model: StubProvider, budget: Any, limits: dict[str, str]
+) -> None:
+    model.script(GOOD, GOOD)
+    ask(shared.nina)
+    budget(**limits)
+    again = ask(shared.nina)
+    assert (again["cache"], again["model"]) == ("exact", "claude-sonnet-5-5") and len(model.requests) == 1
+    if "hard_usd" not in limits:
+        other = "What is the hold timer of edge routers?"
+        assert [ask(shared.nina, other)["cache"] for _ in range(2)] == ["miss", "exact"]
+        assert model.requests[-1].body["model"] == "claude-haiku-5-5"
+
+
 def test_a_call_that_fails_gives_its_money_back(shared: Any, model: StubProvider, budget: Any) -> None:
     budget(hard_usd="5")
     model.script(Reply(status=401))

@@ -69,6 +69,16 @@ def test_an_answer_lives_as_long_as_its_collection_says_and_its_tenant(shared: A
         ModelSettings.objects.all().delete()
 
 
+def test_a_new_rule_holds_for_what_is_cached_as_well(shared: Any) -> None:
+    assert [ask(shared.nina)["cache"] for _ in range(2)] == ["miss", "exact"]
+    send(shared.ada, "patch", "model-settings", {"cache_seconds": {"documentation": 0}})
+    try:
+        assert [ask(shared.nina)["cache"] for _ in range(2)] == ["miss", "miss"]
+    finally:
+        with scope(tenant_id=shared.acme.pk, tags=None):
+            ModelSettings.objects.all().delete()
+
+
 def test_an_old_answer_is_shown_as_stale_while_one_process_makes_it_again(
     shared: Any, shared_site: str, model: StubProvider, monkeypatch: Any
 ) -> None:

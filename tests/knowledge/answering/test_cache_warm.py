@@ -9,7 +9,7 @@ from knowledge.models import Answer
 from ragsite.core.redis import redis_connection
 from tenants.models import AuditEvent, Budget, UsageRecord
 from tenants.scope import scope
-from tests.knowledge.helpers import HOLD_TIMER, ask, check_problem, send
+from tests.knowledge.helpers import HOLD_TIMER, ask, check_problem, send, upload_indexed
 from tests.knowledge.shared import _django_db_helper, on_shared_cast  # noqa: F401
 from tests.stub_provider import Block, Reply, StubProvider
 
@@ -74,12 +74,38 @@ def test_it_is_asked_for_by_those_who_manage(asked: Any, monkeypatch: Any) -> No
     monkeypatch.setattr(tasks.warm_answers, "enqueue_on_commit", lambda **kwargs: sent.append(kwargs))
     response = send(asked.ada, "post", "cache/warm", {"most": 2})
     assert (response.status_code, response.json()) == (202, {"status": "started", "questions": 2})
-    assert sent == [{"most": 2}]
+    assert sent == [{"most": 2, "wait_seconds": 0}]
     assert AuditEvent.objects.filter(action="cache.warm").exists()
     check_problem(send(asked.nina, "post", "cache/warm", {}), 403)
     check_problem(send(asked.ada, "post", "cache/warm", {"most": 0}), 400)
     assert send(asked.gus, "post", "cache/warm", {}).json() == {"status": "started", "questions": 0}
-    # By itself after a change, once in five minutes.
-    for _ in range(2):
+    # By itself after a change, once in five minutes; for all that comes meanwhile once more at their end.
+    sent.clear()
+    for _ in range(3):
         warm_after_change()
-    assert len(sent) == 2
+    assert [each["wait_seconds"] for each in sent] == [0, 300]
+
+
+@pytest.mark.parametrize("limits", [{"soft_usd": "0.000001"}, {"hard_usd": "0.000001"}])
+def test_a_member_without_money_does_not_stop_it(
+    asked: Any, model: StubProvider, limits: dict[str, str]
+) -> None:
+    for _ in range(4):
+        model.script(GOOD)
+    ask(asked.nina)
+    redis_connection().flushdb()
+    Budget.objects.create(subject="members", period="month", **limits)
+    try:
+        assert warm_cache(most=1) == 1
+        assert ask(asked.nina)["cache"] == "exact"
+        assert UsageRecord.objects.filter(endpoint="renewal", user=None).exists()
+    finally:
+        Budget.objects.all().delete()
+
+
+def test_every_change_of_the_index_asks_for_it(asked: Any, monkeypatch: Any) -> None:
+    changes: list[int] = []
+    monkeypatch.setattr("knowledge.answering.warm.warm_after_change", lambda: changes.append(1))
+    document = upload_indexed(asked.nina, "timers.md", "# Timers\n\nThe dead timer is 40 s.", tags="configs")
+    assert len(changes) == 1
+    assert send(asked.nina, "delete", f"documents/{document}").status_code == 204
