@@ -138,9 +138,9 @@ class Segment:
         found = np.repeat(starts - ends + widths, widths) + np.arange(ends[-1] if len(ends) else 0)
         return found, np.repeat(levels, widths).astype(np.float32)
 
-    def floats(self, rows: "NDArray[Any] | slice") -> Vectors:
-        """The vectors of some rows, float32."""
-        return self.vectors[rows].astype(np.float32) / np.float32(SCALE)
+    def scaled(self, rows: "NDArray[Any] | slice") -> Vectors:
+        """The vectors of some rows times ``SCALE``, float32. Dividing thousands takes a third as long as all else."""
+        return self.vectors[rows].astype(np.float32)
 
     def select(self, tag_sets: set[bytes], collections: set[bytes] | None) -> Mask:
         """The rows of these tag sets, and of these collections (``None``: of all)."""

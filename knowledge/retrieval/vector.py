@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from knowledge.retrieval.segment import REACH, Rows, Vectors, sign_bits
+from knowledge.retrieval.segment import REACH, SCALE, Rows, Vectors, sign_bits
 from knowledge.retrieval.view import IndexView, Selection
 
 EXACT_ROWS = 2000
@@ -23,15 +23,16 @@ SURROUNDINGS = 0.65
 
 @dataclass(frozen=True)
 class NearRows:
-    """Rows near a vector, those nearest to it surely among them; ``vectors`` are theirs, float32, in their order."""
+    """Rows near a vector, those nearest to it surely among them; ``scaled`` are their vectors times ``SCALE``, float32, in
+    their order."""
 
     rows: Rows
-    vectors: Vectors
+    scaled: Vectors
 
     def best(self, *, vector: Vectors, limit: int) -> tuple[Rows, Vectors]:
         """The ``limit`` nearest to this vector, that one or one beside it, and their cosines, best first; equal ones by
         row number."""
-        return best_of(self.rows, self.vectors @ vector, limit)
+        return best_of(self.rows, self.scaled @ (vector / np.float32(SCALE)), limit)
 
 
 def near_rows(*, view: IndexView, selection: Selection, vector: Vectors, limit: int) -> NearRows:
@@ -41,7 +42,7 @@ def near_rows(*, view: IndexView, selection: Selection, vector: Vectors, limit: 
         vector: shape ``(dimensions,)``, of length 1.
     """
     found: list[Rows] = []
-    vectors: list[Vectors] = []
+    scaled: list[Vectors] = []
     for part, base, rows in zip(view.parts, view.bases, selection.rows, strict=True):
         if not len(rows):
             continue
@@ -53,12 +54,12 @@ def near_rows(*, view: IndexView, selection: Selection, vector: Vectors, limit: 
                 bits=segment.bits, rows=rows, vector=vector, count=compared_rows(len(rows), limit, share)
             )
         found.append(near + base)
-        vectors.append(segment.floats(near))
+        scaled.append(segment.scaled(near))
     if not found:
         return NearRows(np.zeros(0, dtype=np.int64), np.zeros((0, len(vector)), dtype=np.float32))
     if len(found) == 1:  # one segment, as nearly always: nothing to copy
-        return NearRows(found[0], vectors[0])
-    return NearRows(np.concatenate(found), np.concatenate(vectors))
+        return NearRows(found[0], scaled[0])
+    return NearRows(np.concatenate(found), np.concatenate(scaled))
 
 
 def search_vectors(

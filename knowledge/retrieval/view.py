@@ -8,7 +8,7 @@ from uuid import UUID
 import numpy as np
 from numpy.typing import NDArray
 
-from knowledge.retrieval.segment import Mask, Rows, Segment, Vectors
+from knowledge.retrieval.segment import SCALE, Mask, Rows, Segment, Vectors
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class IndexView:
         """The vectors of rows, float32, shape ``(len(rows), dimensions)``."""
         out = np.zeros((len(rows), self.parts[0].segment.vectors.shape[1]), dtype=np.float32)
         for part, places, own in self.split(rows):
-            out[places] = self.parts[part].segment.floats(own)
+            out[places] = self.parts[part].segment.scaled(own) / np.float32(SCALE)
         return out
 
     def neighbourhoods(self, rows: Rows) -> Neighbourhoods:
