@@ -14,17 +14,16 @@ from django import db
 from django.core.signals import request_started
 from django.urls import get_resolver
 
-from knowledge.hits.asgi import FastHits
 from ragsite.boot import refuse_demo_data
 from ragsite.core.config import config
+from ragsite.edge import build_application
 from ragsite.health import load_model_in_background
-from ragsite.in_loop import Handler
 
 # A request has a thread of its own, if any: there are no connections in it yet to look after.
 request_started.disconnect(db.close_old_connections)
 request_started.disconnect(db.reset_queries)
 
-application = FastHits(Handler(), enabled=config().fast_hits)
+application = build_application(fast_hits=config().fast_hits)
 # The event loop gives the lock away with every call to the kernel; a thread that computes keeps it for this long each time.
 sys.setswitchinterval(0.001)  # seconds; by default five times as many
 

@@ -131,13 +131,18 @@ async def readyz(request: HttpRequest) -> JsonResponse:
     return JsonResponse({"ready": ready, "checks": checks}, status=200 if ready else 503)
 
 
+def _is_forwarded(request: HttpRequest) -> bool:
+    """Whether a proxy asks for somebody else: that the proxy is on this machine says nothing of them."""
+    return any(name in request.headers for name in ("Forwarded", "X-Forwarded-For", "X-Real-IP"))
+
+
 @require_GET
 async def metrics(request: HttpRequest) -> HttpResponse:
     """Prometheus's text format, for the configured token, or from this machine where none is configured."""
     allowed = may_scrape(
         token=config().metrics_token,
         authorization=request.headers.get("Authorization", ""),
-        address=request.META.get("REMOTE_ADDR", ""),
+        address="" if _is_forwarded(request) else request.META.get("REMOTE_ADDR", ""),
     )
     if not allowed:
         return HttpResponse(FORBIDDEN, status=403)

@@ -81,6 +81,9 @@ def _parts(*, host: str, port: int, config: Config) -> list[Part]:
     setup = [sys.executable, str(CHECKOUT / "manage.py"), "prepare"]
     web = [sys.executable, "-m", "uvicorn", "ragsite.asgi:application", "--host", host, "--port", str(port)]
     web += ["--no-access-log", "--no-server-header", "--lifespan", "off", "--timeout-graceful-shutdown", "5"]
+    # uvicorn would believe whoever connects from this machine.
+    proxies = ["--forwarded-allow-ips", ",".join(config.proxies)]
+    web += ["--proxy-headers", *proxies] if config.proxies else ["--no-proxy-headers"]
     if config.web_processes > 1:
         web += ["--workers", str(config.web_processes)]
     worker = [*celery, "worker", "--concurrency", "1", "--loglevel", "INFO"]

@@ -24,7 +24,7 @@ SESSION_TENANT = "ragsite_tenant"
 
 
 def client_address(request: HttpRequest) -> str | None:
-    """The peer's address. ``X-Forwarded-For`` is the ASGI server's business (``--proxy-headers``), not ours."""
+    """The peer's IP address. ``X-Forwarded-For`` is the ASGI server's business (``RAGSITE_TRUSTED_PROXIES``), not ours."""
     return request.META.get("REMOTE_ADDR") or None
 
 

@@ -10,23 +10,25 @@ import uvicorn
 
 
 @contextmanager
-def serve(*, fast_hits: bool = False) -> Iterator[str]:
+def serve(*, fast_hits: bool = False, trusted_proxies: str = "") -> Iterator[str]:
     """Serves the application on a free port of the loopback address; yields its URL.
 
     Args:
         fast_hits: exact cache hits are answered before Django. What a test asks twice would else be recorded a moment later.
+        trusted_proxies: addresses whose ``X-Forwarded-For`` the server believes.
     """
     import ragsite.celery  # noqa: F401  tasks that the site sends go to our broker, whichever test ran before
-    from knowledge.hits.asgi import FastHits
-    from ragsite.in_loop import Handler
+    from ragsite.edge import build_application
 
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     listener.listen(128)
     server = uvicorn.Server(
         uvicorn.Config(
-            FastHits(Handler(), enabled=fast_hits),
+            build_application(fast_hits=fast_hits),
             lifespan="off",
+            proxy_headers=bool(trusted_proxies),
+            forwarded_allow_ips=trusted_proxies,
             log_level="warning",
             timeout_graceful_shutdown=2,
         )

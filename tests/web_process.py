@@ -32,7 +32,7 @@ class WebProcess:
 
     def start(self) -> None:
         command = [sys.executable, "-m", "uvicorn", "ragsite.asgi:application", "--port", str(self._port)]
-        command += ["--lifespan", "off", "--no-access-log", "--log-level", "warning"]
+        command += ["--lifespan", "off", "--no-access-log", "--log-level", "warning", "--no-proxy-headers"]
         command += ["--timeout-graceful-shutdown", "2"]
         self.process = subprocess.Popen(command, cwd=CHECKOUT, env=self._environment)
 

@@ -19,6 +19,7 @@ from django.db.utils import DataError, IntegrityError
 from redis.exceptions import RedisError
 
 from knowledge.models import Answer, Conversation
+from ragsite.core.addresses import read_peer
 from ragsite.core.redis import redis_connection
 from tenants.access import Principal
 from tenants.models import AuditEvent
@@ -41,7 +42,8 @@ return 1
 
 # One parameter, a JSON array: taking records apart is PostgreSQL's work, this process answers questions meanwhile.
 _RECORDED = """
-SELECT asked.id, asked.answer_id, asked.at, asked.milliseconds, nullif(asked.address, '')::inet AS address, who.*
+SELECT asked.id, asked.answer_id, asked.at, asked.milliseconds, who.*,
+    CASE WHEN pg_input_is_valid(asked.address, 'inet') THEN asked.address::inet END AS address
 FROM jsonb_to_recordset(%s::jsonb)
         AS asked (id uuid, answer_id uuid, at timestamptz, milliseconds float8, address text, who jsonb),
     jsonb_to_record(asked.who)
@@ -78,14 +80,14 @@ def member_record(principal: Principal) -> bytes:
 def record_of(
     *, member: bytes, answer_id: bytes, request_id: bytes, at: bytes, milliseconds: float, address: str
 ) -> bytes:
-    """A record; ``at`` is ISO 8601, ``address`` the client's IP address or nothing."""
-    return b'{"who":%b,"answer_id":"%b","id":"%b","at":"%b","milliseconds":%b,"address":"%b"}' % (
+    """A record; ``at`` is ISO 8601, ``address`` the client's. One that is no IP address is left out."""
+    return b'{"who":%b,"answer_id":"%b","id":"%b","at":"%b","milliseconds":%b,"address":%b}' % (
         member,
         answer_id,
         request_id,
         at,
         repr(milliseconds).encode(),
-        address.encode(),
+        json.dumps(read_peer(address)).encode(),
     )
 
 

@@ -17,6 +17,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from pydantic import AliasChoices, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from ragsite.core.addresses import read_proxies
+
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
 DEVELOPMENT_SECRET = "development-only-secret-key-that-production-refuses"  # noqa: S105
 
@@ -128,6 +130,7 @@ class Config(BaseSettings):
     allowed_hosts: str = "localhost,127.0.0.1,[::1]"
     csrf_trusted_origins: str = ""
     behind_tls_proxy: bool = False
+    trusted_proxies: str = ""
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=1, le=65535, validation_alias=_conventional("PORT"))
     data: Path = CHECKOUT / ".data"
@@ -253,6 +256,12 @@ class Config(BaseSettings):
         read_allowed_hosts(value)
         return value
 
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _is_list_of_proxies(cls, value: str) -> str:
+        read_proxies(value)
+        return value
+
     @field_validator("email_from")
     @classmethod
     def _is_sender(cls, value: str) -> str:
@@ -348,6 +357,11 @@ class Config(BaseSettings):
     @property
     def allowed_source_hosts(self) -> AllowedHosts:
         return read_allowed_hosts(self.source_allowed_hosts)
+
+    @property
+    def proxies(self) -> list[str]:
+        """Addresses and networks whose ``X-Forwarded-For`` is believed."""
+        return read_proxies(self.trusted_proxies)
 
     @property
     def trusted_origins(self) -> list[str]:

@@ -39,6 +39,7 @@ def test_every_bad_variable_is_named_at_once(monkeypatch: Any) -> None:
         "CELERY_BROKER_URL": "ftp://x",
         "ANTHROPIC_BASE_URL": "api.example",
         "RAGSITE_DEBUG": "perhaps",
+        "RAGSITE_TRUSTED_PROXIES": "127.0.0.1, *",
         "RAGSITE_MAX_UPLOAD_BYTES": "lots",
         "RAGSITE_DATABASE_CONNECTIONS": "0",
         "RAGSITE_LOG_LEVEL": "LOUD",

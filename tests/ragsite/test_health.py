@@ -59,6 +59,8 @@ def test_metrics_are_guarded_and_named(client: Any, monkeypatch: Any) -> None:
     ):
         assert name in response.content.decode()
     assert client.get("/metrics", REMOTE_ADDR="203.0.113.9").status_code == 403
+    # A proxy on this machine asks for the world.
+    assert client.get("/metrics", headers={"x-forwarded-for": "127.0.0.1"}).status_code == 403
     broken = model_breaker("anthropic")
     for _ in range(5):
         broken.report_now(broken.admit_now(), "failure", reason="overloaded")

@@ -175,5 +175,18 @@ def test_as_many_web_processes_as_asked_for(processes: int, words: list[str]) ->
 
     asked = config().model_copy(update={"web_processes": processes})
     web = next(part for part in _parts(host="127.0.0.1", port=8000, config=asked) if part.name == "web")
-    after = web.command[web.command.index("--timeout-graceful-shutdown") + 2 :]
+    after = web.command[web.command.index("--no-proxy-headers") + 1 :]
     assert after == words
+
+
+def test_a_forwarded_address_is_believed_of_named_proxies_alone() -> None:
+    from ragsite.core.config import config
+    from ragsite.up import _parts
+
+    asked = config().model_copy(update={"trusted_proxies": "127.0.0.1, 10.1.0.0/16"})
+    for each, words in (
+        (config(), ["--no-proxy-headers"]),
+        (asked, ["--proxy-headers", "--forwarded-allow-ips", "127.0.0.1,10.1.0.0/16"]),
+    ):
+        web = next(part for part in _parts(host="127.0.0.1", port=8000, config=each) if part.name == "web")
+        assert web.command[-len(words) :] == words

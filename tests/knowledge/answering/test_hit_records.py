@@ -169,7 +169,7 @@ def test_a_record_that_is_refused_takes_no_other_with_it(shared: Any, acme: Any)
     gone = member.replace(b'"user_id": %d' % shared.nina.membership.user_id, b'"user_id": 987654321')
     assert gone != member
     good = [add_hit(shared, template) for _ in range(3)]
-    bad = [add_hit(shared, template, member=gone), add_hit(shared, template, address="nowhere")]
+    bad = [add_hit(shared, template, member=gone), add_hit(shared, template, answer_id=b"nowhere")]
     good.append(add_hit(shared, template))
     nonsense: Any = {"tenant": str(shared.acme.pk), "id": "nonsense", "hit": b"not a record"}
     redis_connection().xadd(stream_key(), nonsense)
@@ -179,6 +179,40 @@ def test_a_record_that_is_refused_takes_no_other_with_it(shared: Any, acme: Any)
     assert {str(pk) for pk in Answer.objects.filter(pk__in=good + bad).values_list("pk", flat=True)} == set(
         good
     )
+
+
+@pytest.mark.parametrize(
+    "address", ["nowhere", '"', "\0", "192.0.2.7:80", "fe80::1%eth0", "", "::ffff:192.0.2.7"]
+)
+def test_a_record_is_kept_whatever_its_address(shared: Any, acme: Any, address: str) -> None:
+    hit = add_hit(shared, ask(shared.nina)["request_id"], address=address)
+    while has_records():
+        write_records()
+    event = AuditEvent.objects.get(request_id=hit)
+    known = {"fe80::1%eth0": "fe80::1", "::ffff:192.0.2.7": "192.0.2.7"}
+    assert Answer.objects.filter(pk=hit).exists() and event.address == known.get(address)
+
+
+def test_a_record_of_the_version_before_is_kept_without_what_is_no_address(shared: Any, acme: Any) -> None:
+    request_id = str(uuid.uuid4())
+    template = ask(shared.nina)["request_id"].encode()
+    record = record_of(
+        member=member_record(shared.nina.principal),
+        answer_id=template,
+        request_id=request_id.encode(),
+        at=datetime.now(UTC).isoformat().encode(),
+        milliseconds=0.4,
+        address="192.0.2.7",
+    )
+    fields: Any = {
+        "tenant": str(acme.pk),
+        "id": request_id,
+        "hit": record.replace(b"192.0.2.7", b"not-an-ip"),
+    }
+    redis_connection().xadd(stream_key(), fields)
+    while has_records():
+        write_records()
+    assert AuditEvent.objects.get(request_id=request_id).address is None
 
 
 def test_while_the_database_is_away_the_records_stay(
