@@ -6,12 +6,14 @@ never interpreted; only its lines are grouped, so that offsets into the text sta
 """
 
 import re
+import secrets
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from itertools import pairwise
 from typing import Any
+from urllib.parse import quote
 
 import nh3
 from django.utils.html import escape, format_html
@@ -20,10 +22,10 @@ from django.utils.translation import gettext as _
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-# Two characters of no answer's own stand for a citation until the HTML is clean. They are punctuation for
-# Markdown: emphasis that ends right before them still ends there.
+# These stand around a citation until the HTML is clean, with a word that no document can know. They are punctuation
+# for Markdown: emphasis that ends right before them still ends there.
 OPEN, CLOSE = "\u2045", "\u2046"
-_MARKER = re.compile(f"{OPEN}(\\d+){CLOSE}")
+_OPEN_IN_LINK, _CLOSE_IN_LINK = quote(OPEN), quote(CLOSE)
 # Inside of these a marker would be taken for text or break what it is in: it goes behind them.
 _UNBROKEN = re.compile(
     r"(?s)(`+)(?!`).+?(?<!`)\1(?!`)|!?\[[^\]\n]*\]\([^)\n]*\)|<[^<>\s]+>|\*{2,}|_{2,}|~{2,}"
@@ -82,8 +84,8 @@ def render_answer(
         links: by a source's number; citations of other sources are left out.
     """
     links = links or {}
-    text = text.replace(OPEN, "[").replace(CLOSE, "]")  # one for one: offsets stay true
-    marked = _insert_markers(text, _markers(text, citations, links))
+    word, places = secrets.token_hex(8), _places(text, citations, links)
+    marked = _insert_markers(text, places, word)
     parser = _markdown()
     tokens = parser.parse(marked)
     for token in tokens:
@@ -92,14 +94,15 @@ def render_answer(
     html = html.replace("<table>", '<div class="table-scroll" tabindex="0"><table>').replace(
         "</table>", "</table></div>"
     )
-    return mark_safe(_MARKER.sub(lambda match: _link(int(match[1]), links), html))  # noqa: S308 (cleaned above)
+    return mark_safe(_place_links(html, places, word, links))  # noqa: S308 (cleaned above)
 
 
 def text_with_numbers(text: str, citations: Sequence[Mapping[str, int]]) -> str:
     """An answer's Markdown with ``[n]`` behind every cited span, for where there are no links."""
-    text = text.replace(OPEN, "[").replace(CLOSE, "]")
     links = {citation["source"]: CitationLink("", "") for citation in citations}
-    return _MARKER.sub(r"[\1]", _insert_markers(text, _markers(text, citations, links)))
+    word = secrets.token_hex(8)
+    marked = _insert_markers(text, _places(text, citations, links), word)
+    return re.sub(f"{OPEN}{word}\\.(\\d+){CLOSE}", r"[\1]", marked)
 
 
 def _tame(token: Token) -> None:
@@ -111,6 +114,23 @@ def _tame(token: Token) -> None:
             token.attrs["class"] = f"align-{align}"
 
 
+def _place_links(
+    html: str, places: Mapping[int, Sequence[int]], word: str, links: Mapping[int, CitationLink]
+) -> str:
+    """Links for markers, in the text alone; what a tag has swallowed (a title, an address) goes to the end."""
+    marker = re.compile(f"(?:{OPEN}|{_OPEN_IN_LINK}){word}\\.(\\d+)(?:{CLOSE}|{_CLOSE_IN_LINK})")
+    missing = {n for numbers in places.values() for n in numbers}
+
+    def place(match: re.Match[str]) -> str:
+        if match["tag"]:
+            return marker.sub("", match["tag"])
+        missing.discard(int(match[2]))
+        return _link(int(match[2]), links)
+
+    html = re.sub(f'(?P<tag><(?:"[^"]*"|[^">])*>)|{marker.pattern}', place, html)
+    return html + (f"<p>{''.join(_link(n, links) for n in sorted(missing))}</p>\n" if missing else "")
+
+
 def _link(n: int, links: Mapping[int, CitationLink]) -> str:
     link = links.get(n)
     if link is None:
@@ -120,7 +140,7 @@ def _link(n: int, links: Mapping[int, CitationLink]) -> str:
     )
 
 
-def _markers(
+def _places(
     text: str, citations: Iterable[Mapping[str, int]], links: Mapping[int, CitationLink]
 ) -> dict[int, list[int]]:
     """The sources' numbers by the position that their markers go to."""
@@ -183,11 +203,11 @@ def _mover(text: str) -> Callable[[int], int]:
     return move
 
 
-def _insert_markers(text: str, places: Mapping[int, Sequence[int]]) -> str:
+def _insert_markers(text: str, places: Mapping[int, Sequence[int]], word: str) -> str:
     behind = {whole.end: whole.before for whole in _whole_blocks(text)}
     parts, last = [], 0
     for position in sorted(places):
-        markers = "".join(f"{OPEN}{n}{CLOSE}" for n in places[position])
+        markers = "".join(f"{OPEN}{word}.{n}{CLOSE}" for n in places[position])
         before = behind.get(position)
         parts.append(text[last:position])
         parts.append(markers if before is None else f"{before}{markers}\n\n")

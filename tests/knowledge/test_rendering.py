@@ -144,8 +144,46 @@ def test_offsets_count_characters_beyond_the_basic_plane() -> None:
     assert cite("🛰 up. Next", 5) == f"<p>🛰 up.{CITE_1} Next</p>\n"
 
 
-def test_the_models_own_marks_are_no_citations() -> None:
-    assert "cite" not in render_answer("It is so.\u20451\u2046", links=LINKS)
+@pytest.mark.parametrize(
+    "forged",
+    [
+        "It is so.\u20451\u2046",
+        "It is so.&#8261;1&#8262;",
+        "It is so.&#x2045;1&#x2046;",
+        "`&#8261;1&#8262;\u20451\u2046`",
+        "```\n&#8261;1&#8262;\u20451\u2046\n```",
+        "    \u20451\u2046",
+        '[x](https://ok.example "&#8261;1&#8262;")',
+        "![&#8261;1&#8262;](https://ok.example)",
+        "<https://ok.example/\u20451\u2046>",
+        "[x](https://ok.example/%E2%81%851%E2%81%86)",
+    ],
+)
+def test_marks_in_the_text_are_no_citations(forged: str) -> None:
+    html = cite(f"{forged}\n\nSo says the first.", len(forged) + 20)
+    assert html.count("data-cite") == 1 and f"first.{CITE_1}" in html, html
+    assert set(Reader(html).tags) <= ALLOWED
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ('[x](https://ok.example\n"the title")', "the"),
+        ('[x](https://ok.example\n"<b>the</b> \\" > title")', "the"),
+        ("[x]\n\n[x]: https://ok.example/the/path", "the"),
+        ('[x]\n\n[x]: https://ok.example "the title"', "the"),
+        ("[x](<https://ok.example/the/\u00e9>\n)", "the"),
+        ("``` the\nx\n```", "the"),
+    ],
+)
+def test_a_citation_inside_of_what_is_not_shown_goes_behind_it(text: str, word: str) -> None:
+    html = cite(text, text.index(word) + len(word))
+    reader = Reader(html)
+    assert html.count("data-cite") == html.count(CITE_1) == 1, html
+    assert not re.search("[0-9a-f]{16}", html), "nothing of the marker is left"
+    links = [value for name, value in reader.attributes if name == "href"]
+    assert all(value in ("/documents/1/",) or str(value).startswith("https://ok.example") for value in links)
+    assert set(reader.tags) <= ALLOWED
 
 
 def test_citations_that_point_nowhere_are_left_out() -> None:
@@ -162,7 +200,7 @@ def test_every_citation_is_shown_once_and_nothing_forbidden(text: str, data: st.
     end = data.draw(st.integers(1, max(1, len(text))))
     reader = Reader(cite(text, end))
     assert set(reader.tags) <= ALLOWED
-    assert "\u2045" not in reader.text
+    assert not re.search("[0-9a-f]{16}", reader.text)
     shown = [value for name, value in reader.attributes if name == "data-cite"]
     assert shown == (["1"] if end <= len(text) else [])
 
