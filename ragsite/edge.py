@@ -1,22 +1,21 @@
 """The application as an ASGI server calls it: what stands before Django, in its order."""
 
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import MutableMapping
 from typing import Any
 
 from knowledge.hits.asgi import FastHits
+from ragsite.bodies import Application, BodyLimit
 from ragsite.core.addresses import read_peer
 from ragsite.in_loop import Handler
 
-Application = Callable[[MutableMapping[str, Any], Any, Any], Awaitable[None]]
-
 
 def build_application(*, fast_hits: bool) -> Application:
-    """Django behind what answers or refuses before it.
+    """Django behind what answers or refuses before it. Hits come first: their bodies are short.
 
     Args:
         fast_hits: whether exact cache hits are answered before Django.
     """
-    return PeerAddress(FastHits(Handler(), enabled=fast_hits))
+    return PeerAddress(FastHits(BodyLimit(Handler()), enabled=fast_hits))
 
 
 class PeerAddress:

@@ -69,6 +69,7 @@ MIDDLEWARE = [
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "csp.middleware.CSPMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
+    "ragsite.middleware.TooLargeMiddleware",
     "tenants.middleware.ScopeMiddleware",
 ]
 

@@ -41,6 +41,12 @@ def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
     return render(request, "error.html", {"problem": problem}, status=400)
 
 
+def too_large(request: HttpRequest, problem: Problem) -> HttpResponse:
+    if _is_api(request) or request.headers.get("Accept") == "application/json":
+        return _told(request, problem)
+    return render(request, "error.html", {"problem": problem}, status=problem.status)
+
+
 INTERNAL = Problem(
     500,
     "internal",

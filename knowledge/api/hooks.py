@@ -96,13 +96,18 @@ class HookView(APIView):
         return Response(body, status=200 if done else 202)
 
 
+def most_hook_bytes() -> int:
+    """How large a delivery may be: an event, or a document as base64."""
+    return max(MAX_EVENT_BYTES, config().max_upload_bytes * 4 // 3 + 64 * 1024)
+
+
 def _read_body(request: Any) -> bytes:
     """The raw body, whose size Django does not bound where it is read as a stream.
 
     Raises:
         Problem: 413.
     """
-    most = max(MAX_EVENT_BYTES, config().max_upload_bytes * 4 // 3 + 64 * 1024)
+    most = most_hook_bytes()
     declared = request.META.get("CONTENT_LENGTH") or "0"
     if declared.isdigit() and int(declared) > most:
         raise _too_large(most)
