@@ -10,7 +10,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_ssh_private_key
 
 from knowledge.ingestion.sources.base import SourceError
-from knowledge.ingestion.sources.guard import WEB_PORTS, resolve_host
+from knowledge.ingestion.sources.guard import WEB_PORTS, host_of, resolve_host
 from knowledge.ingestion.sources.places import read_web_place
 
 SSH_PORTS = frozenset({22, 443, 2222, 7999})
@@ -62,10 +62,13 @@ def read_address(typed: str) -> GitAddress:
         parsed = read_web_place(text)
         if not parsed.path.strip("/"):
             raise SourceError(f"The address names a server, but no repository: {EXAMPLES}.", permanent=True)
+        host = host_of(parsed)
+        # Git must ask for the very name that is looked up and pinned.
+        spelt_so = (urlsplit(text).hostname or "") == host
         return GitAddress(
-            url=text,
+            url=text if spelt_so else str(parsed.copy_with(host=host)),
             scheme=parsed.scheme,
-            host=parsed.host.lower(),
+            host=host,
             port=parsed.port or (443 if parsed.scheme == "https" else 80),
         )
     raise SourceError(

@@ -132,10 +132,12 @@ def _read_address(name: str) -> Address | None:
     """The address that a host's name spells, if it does.
 
     Raises:
-        Refused: no name, or a number that is no plain address.
+        Refused: no name, one in letters that each program spells out its own way, or a number that is no plain address.
     """
     if not name or len(name) > 253 or any(letter <= " " or letter in "%@/\\\x7f" for letter in name):
         raise Refused("The address names no host.")
+    if not name.isascii():
+        raise Refused(f"Write {name} as the name system knows it: xn--…")
     try:
         return ipaddress.ip_address(name)
     except ValueError:
@@ -165,7 +167,7 @@ def check_url(url: str, *, ports: frozenset[int] = WEB_PORTS) -> httpx2.URL:
         Refused, SourceError.
     """
     parsed = read_url(url)
-    resolve_host(parsed.host, _port_of(parsed), ports=ports)
+    resolve_host(host_of(parsed), _port_of(parsed), ports=ports)
     return parsed
 
 
@@ -183,8 +185,13 @@ def read_url(url: str) -> httpx2.URL:
         raise Refused("An address must begin with https:// or http://.")
     if parsed.userinfo:
         raise Refused("An address must not hold a name or password: give them as credentials.")
-    _read_address(parsed.host.strip("[]").rstrip(".").lower())
+    _read_address(host_of(parsed))
     return parsed
+
+
+def host_of(url: httpx2.URL) -> str:
+    """The host as it is looked up, in ASCII; ``url.host`` is for people (“faß.de”), and others look up another for it."""
+    return url.raw_host.decode("ascii").rstrip(".").lower()
 
 
 def _port_of(url: httpx2.URL) -> int:
@@ -193,7 +200,7 @@ def _port_of(url: httpx2.URL) -> int:
 
 def origin_of(url: httpx2.URL) -> tuple[str, str, int]:
     """Scheme, host and port: whom a credential is meant for."""
-    return url.scheme, url.host.rstrip(".").lower(), _port_of(url)
+    return url.scheme, host_of(url), _port_of(url)
 
 
 class _Stream(httpcore2.NetworkStream):

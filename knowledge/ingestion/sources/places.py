@@ -5,7 +5,7 @@ import ipaddress
 import httpx2
 
 from knowledge.ingestion.sources.base import SourceError
-from knowledge.ingestion.sources.guard import WEB_PORTS, check_url, read_url
+from knowledge.ingestion.sources.guard import WEB_PORTS, check_url, host_of, read_url
 from ragsite.core.config import config
 
 
@@ -30,7 +30,7 @@ def read_web_place(url: str, *, ports: frozenset[int] = WEB_PORTS) -> httpx2.URL
     parsed = read_url(url)
     if parsed.query or parsed.fragment:
         raise SourceError("The address must not hold a “?” or “#”: leave that part out.", permanent=True)
-    if parsed.scheme == "http" and not is_allowed_inside(parsed.host):
+    if parsed.scheme == "http" and not is_allowed_inside(host_of(parsed)):
         raise SourceError(
             "Use https://: over http:// anybody on the way could read and change the documents. For a server inside "
             "your network that has no certificate, ask the operator to allow it (RAGSITE_SOURCE_ALLOWED_HOSTS).",

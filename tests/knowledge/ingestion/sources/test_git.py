@@ -10,6 +10,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
 from knowledge.ingestion.parse import ParseError
@@ -27,6 +28,9 @@ from tests.knowledge.ingestion.sources.git_servers import (
     make_key,
     ssh_site,
 )
+from tests.knowledge.ingestion.sources.sites import Resolver, resolver
+
+__all__ = ["resolver"]
 
 TENANT, SOURCE, OTHER = (uuid.UUID(int=number) for number in (1, 2, 3))
 TOKEN = "ghp_t0p-s3cret/tok&n"
@@ -473,6 +477,30 @@ def test_addresses_that_are_some(configure: Any) -> None:
     assert read_address("http://git.example.internal/x.git").port == 80
     # An ssh host inside the network is refused when it is gone to.
     assert "public internet" in str(fails(read_address("git@10.0.0.5:x.git").resolve))
+
+
+@pytest.mark.parametrize(
+    ("typed", "host"),
+    [
+        ("https://xn--fa-hia.example/t/x.git", "xn--fa-hia.example"),
+        ("https://faß.example/t/x.git", "xn--fa-hia.example"),
+        ("https://xn--exmple-cua.example/t/x.git", "xn--exmple-cua.example"),
+        ("https://Plain.example./t/x.git", "plain.example"),
+    ],
+)
+def test_the_name_that_git_asks_for_is_the_one_that_was_checked(
+    resolver: Resolver, connect: Connect, typed: str, host: str
+) -> None:
+    resolver.teach("fass.example", "8.8.8.8")
+    resolver.teach(host, "169.254.169.254")
+    assert "public internet" in str(fails(lambda: read_address(typed)))
+    resolver.teach(host, "1.1.1.1")
+    address = read_address(typed)
+    assert (address.host, address.resolve()) == (host, ("1.1.1.1",))
+    assert httpx2.URL(address.url).raw_host.decode() == host and address.url.endswith("/t/x.git")
+    connector = connect(url=typed)
+    assert connector._git.config["http.curloptResolve"] == f"{host}:443:1.1.1.1"
+    assert connector._git.config["remote.origin.url"] == address.url
 
 
 def test_credentials_go_with_their_address(tmp_path: Path) -> None:

@@ -83,6 +83,18 @@ def test_numbers_in_disguise_are_refused(host: str, configure: Any) -> None:
         check_url(f"http://{host}/")
 
 
+def test_a_name_of_other_letters_is_looked_up_as_it_is_asked_for(resolver: Resolver, configure: Any) -> None:
+    resolver.teach("fass.example", "8.8.8.8")
+    resolver.teach("xn--fa-hia.example", "10.0.0.1")
+    for host in ("faß.example", "xn--fa-hia.example"):
+        with pytest.raises(Refused, match="RAGSITE_SOURCE_ALLOWED_HOSTS"):
+            check_url(f"https://{host}/")
+    with pytest.raises(Refused, match="xn--"):
+        resolve_host("faß.example", 443)
+    configure(RAGSITE_SOURCE_ALLOWED_HOSTS="xn--fa-hia.example")
+    assert check_url("https://faß.example/")
+
+
 def test_one_address_inside_among_public_ones_refuses_the_host(resolver: Resolver) -> None:
     resolver.teach("mixed.example", ["8.8.8.8", "10.0.0.1"])
     with pytest.raises(Refused):
