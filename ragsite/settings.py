@@ -182,8 +182,7 @@ CSRF_FAILURE_VIEW = "ragsite.views.csrf_failure"
 
 # Transport
 _TLS = ENVIRONMENT == "prod"
-SESSION_COOKIE_SECURE = _TLS
-CSRF_COOKIE_SECURE = _TLS
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = CONFIG.is_reached_by_tls
 SECURE_SSL_REDIRECT = _TLS and not CONFIG.behind_tls_proxy
 SECURE_REDIRECT_EXEMPT = [r"^livez$", r"^readyz$", r"^health$", r"^metrics$"]
 SECURE_HSTS_SECONDS = 365 * 24 * 3600 if _TLS else 0

@@ -351,6 +351,13 @@ class Config(BaseSettings):
         return f"https://{host}" if is_public else ""
 
     @property
+    def is_reached_by_tls(self) -> bool:
+        """Whether browsers come over https://: outside of dev, unless the site of a staging system says otherwise."""
+        return self.environment == "prod" or (
+            self.environment == "staging" and not self.site_url.startswith("http://")
+        )
+
+    @property
     def mail_server(self) -> MailServer | None:
         return read_mail_server(self.email_url) if self.email_url else None
 

@@ -1,5 +1,8 @@
 """The environment: every bad variable named at once, and what production refuses."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -7,7 +10,7 @@ from typing import Any
 import pytest
 
 from ragsite import boot
-from ragsite.core.config import DEVELOPMENT_SECRET, Config, ConfigError, config, read_config
+from ragsite.core.config import CHECKOUT, DEVELOPMENT_SECRET, Config, ConfigError, config, read_config
 
 GOOD_PROD = {
     "RAGSITE_ENVIRONMENT": "prod",
@@ -95,3 +98,28 @@ def test_production_refuses_demo_tenants(monkeypatch: Any) -> None:
     monkeypatch.setattr(boot, "config", lambda: SimpleNamespace(environment="dev"))
     boot.refuse_demo_data()
     assert config().environment == "dev"
+
+
+@pytest.mark.parametrize(
+    ("variables", "secure"),
+    [
+        ({"RAGSITE_ENVIRONMENT": "dev"}, False),
+        ({"RAGSITE_ENVIRONMENT": "staging"}, True),
+        ({"RAGSITE_ENVIRONMENT": "staging", "RAGSITE_SITE_URL": "http://rag.internal"}, False),
+        ({**GOOD_PROD, "RAGSITE_SITE_URL": "http://rag.internal"}, True),
+    ],
+)
+def test_cookies_go_over_tls_alone_outside_of_dev(variables: dict[str, str], secure: bool) -> None:
+    told = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "from ragsite import settings as s; print(s.SESSION_COOKIE_SECURE, s.CSRF_COOKIE_SECURE)",
+        ],
+        env=os.environ | {"RAGSITE_SECRET_KEY": "s" * 50} | variables,
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert told.stdout.split() == [str(secure)] * 2
