@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from django.core.exceptions import ValidationError
+from django.db import connections
 from django_celery_beat.models import CrontabSchedule, PeriodicTask, PeriodicTasks
 
 from knowledge.ingestion.jobs import start_sync_job
@@ -211,10 +212,13 @@ def check_source(*, source: Source) -> str:
     """
 
     def look() -> tuple[str, dict[str, Any]]:
-        with connect(source) as connector:
-            return connector.check(), connector.state()
+        try:
+            with connect(source) as connector:
+                return connector.check(), connector.state()
+        finally:
+            connections.close_all()
 
-    # In a thread, because nothing bounds how long the system looks up a name. It touches no database.
+    # In a thread, because nothing bounds how long the system looks up a name.
     future = _checks.submit(copy_context().run, look)
     try:
         words, learnt = future.result(timeout=CHECK_SECONDS)

@@ -194,6 +194,7 @@ class Config(BaseSettings):
     email_from: str = ""
 
     ingest_root: Path | None = None
+    ingest_shared: bool | None = None
     ingest_turn_seconds: float = Field(default=20.0, gt=0, le=3000)
     max_upload_bytes: int = Field(default=50 * 2**20, ge=1024)
     parse_cpu_seconds: int = Field(default=60, ge=1)
@@ -356,6 +357,11 @@ class Config(BaseSettings):
         return self.environment == "prod" or (
             self.environment == "staging" and not self.site_url.startswith("http://")
         )
+
+    @property
+    def shares_ingest_root(self) -> bool:
+        """Whether tenants may use folders below the allowed root that are kept for none of them; by itself only in dev."""
+        return self.environment == "dev" if self.ingest_shared is None else self.ingest_shared
 
     @property
     def mail_server(self) -> MailServer | None:

@@ -123,3 +123,15 @@ def test_cookies_go_over_tls_alone_outside_of_dev(variables: dict[str, str], sec
         check=True,
     )
     assert told.stdout.split() == [str(secure)] * 2
+
+
+def test_the_allowed_root_is_shared_in_dev_alone(monkeypatch: Any) -> None:
+    assert read(monkeypatch).shares_ingest_root
+    assert not read(monkeypatch, RAGSITE_INGEST_SHARED="false").shares_ingest_root
+    monkeypatch.delenv("RAGSITE_INGEST_SHARED")
+    for environment in ("staging", "prod"):
+        there = {**GOOD_PROD, "RAGSITE_ENVIRONMENT": environment}
+        assert not read(monkeypatch, **there).shares_ingest_root
+        assert read(monkeypatch, **there, RAGSITE_INGEST_SHARED="true").shares_ingest_root
+        monkeypatch.delenv("RAGSITE_INGEST_SHARED")
+    assert "RAGSITE_INGEST_SHARED" in refused(monkeypatch, RAGSITE_INGEST_SHARED="perhaps")

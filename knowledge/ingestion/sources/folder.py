@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from django.utils.translation import gettext_lazy as _
 
@@ -12,6 +13,8 @@ from knowledge.ingestion.sources.base import SourceError, SourceItem
 from knowledge.ingestion.sources.kinds import SourceKind
 from knowledge.models import Source
 from ragsite.core.config import config
+from tenants.models import Tenant
+from tenants.scope import require_tenant_id, unscoped
 
 MAX_ITEMS = 200_000
 RACY_SECONDS = 2.0  # the coarsest clock of a file system
@@ -22,11 +25,43 @@ def allowed_root() -> Path:
     return (config().ingest_root or config().data / "ingest").resolve()
 
 
+def folder_owners() -> dict[str, UUID]:
+    """Which tenant a folder directly below the allowed root is kept for: by tenants' slugs and ids, in lower case."""
+    with unscoped(reason="find whose folder it is"):
+        rows = list(Tenant.objects.values_list("pk", "slug"))
+    return {slug: pk for pk, slug in rows} | {str(pk): pk for pk, _ in rows}
+
+
+def folders_of_others() -> frozenset[str]:
+    """The names, in lower case, of folders directly below the allowed root that are kept for other tenants."""
+    own = require_tenant_id()
+    return frozenset(name for name, owner in folder_owners().items() if owner != own)
+
+
+def _check_owner(inside: tuple[str, ...]) -> None:
+    """Raises SourceError: the tenant in force may not use this path below the allowed root."""
+    owners, own = folder_owners(), require_tenant_id()
+    owner = owners.get(inside[0].lower()) if inside else None
+    if owner not in (None, own):
+        raise SourceError(
+            f"The folder “{inside[0]}” below the allowed root is kept for another tenant: choose another folder.",
+            permanent=True,
+        )
+    if owner is None and not config().shares_ingest_root:
+        slug = next(name for name, of in owners.items() if of == own)
+        raise SourceError(
+            f"Here each tenant has a folder of its own below the allowed root: name “{slug}”, or a folder below it. The "
+            "operator can move the files there, or let all tenants use every folder that is kept for none of them "
+            "(RAGSITE_INGEST_SHARED=true).",
+            permanent=True,
+        )
+
+
 def resolve_folder(path: str) -> Path:
-    """The real folder of a path, which is relative to the allowed root or absolute below it.
+    """The real folder of a path, which is relative to the allowed root or absolute below it; for the tenant in force.
 
     Raises:
-        SourceError: it lies elsewhere (links are followed first), or is no folder.
+        SourceError: it lies elsewhere (links are followed first), is another tenant's, or is no folder.
     """
     if "\0" in path:
         raise SourceError("The path holds a NUL character.", permanent=True)
@@ -37,6 +72,7 @@ def resolve_folder(path: str) -> Path:
             "The folder must lie below the allowed root: move it there, or have the operator set RAGSITE_INGEST_ROOT.",
             permanent=True,
         )
+    _check_owner(folder.relative_to(root).parts)  # before it is told what is there
     if not folder.is_dir():
         raise SourceError(f"There is no folder “{path}” below the allowed root.", permanent=True)
     return folder
@@ -53,10 +89,15 @@ def _item_of(path: Path, uri: str) -> SourceItem:
 
 
 class FolderConnector:
-    """Files of a folder and its sub-folders. Hidden ones and symbolic links are passed over."""
+    """Files of a folder and its sub-folders. Hidden ones and symbolic links are passed over.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        kept_for_others: names, in lower case, of folders directly below the allowed root that are passed over, too.
+    """
+
+    def __init__(self, folder: Path, *, kept_for_others: frozenset[str] = frozenset()) -> None:
         self._folder = folder
+        self._root, self._kept_for_others = allowed_root(), kept_for_others
 
     def check(self) -> str:
         if not self._folder.is_dir():
@@ -69,7 +110,10 @@ class FolderConnector:
             raise SourceError(f"The folder {self._folder.name} is not there any more.", permanent=False)
         found = 0
         for directory, folders, files in os.walk(self._folder):
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            others = self._kept_for_others if Path(directory) == self._root else ()
+            folders[:] = sorted(
+                name for name in folders if not name.startswith(".") and name.lower() not in others
+            )
             for name in sorted(files):
                 path = Path(directory) / name
                 if name.startswith(".") or path.is_symlink() or not path.is_file():
@@ -98,6 +142,12 @@ class FolderConnector:
         """Nothing is held."""
 
 
+def _connect(source: Source) -> FolderConnector:
+    # What the operator named may be any folder; those of other tenants inside it are passed over all the same.
+    folder = Path(source.path) if source.trusted else resolve_folder(source.path)
+    return FolderConnector(folder, kept_for_others=folders_of_others())
+
+
 def _read_place(typed: str, options: Any) -> str:
     resolve_folder(typed.strip())
     return typed.strip()
@@ -113,7 +163,5 @@ KIND = SourceKind(
     ),
     example="",
     read_place=_read_place,
-    connect=lambda source: FolderConnector(
-        Path(source.path) if source.trusted else resolve_folder(source.path)
-    ),
+    connect=_connect,
 )
