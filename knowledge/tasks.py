@@ -3,16 +3,13 @@
 from datetime import timedelta
 from typing import Any
 
-import structlog
 from celery import shared_task
-from django.db.models import Q
 from django.utils import timezone
 
 from knowledge.answering.warm import warm_cache
 from knowledge.documents import erase_deleted
-from knowledge.embedding.base import EmbeddingError
 from knowledge.embedding.factory import embedder
-from knowledge.embedding.spaces import build_space
+from knowledge.embedding.spaces import find_spaces_to_fill, keep_filled
 from knowledge.evaluation.spaces import run_requested_comparison
 from knowledge.index_figures import note_index_day
 from knowledge.ingestion.adopt import adopt_documents, adopt_tags
@@ -34,11 +31,8 @@ from tenants.models import Tenant
 from tenants.scope import scope, unscoped
 from tenants.tasks import TenantTask
 
-logger = structlog.get_logger(__name__)
-
 RESTORABLE_FOR = timedelta(days=30)
 BUILD_SECONDS = 20.0
-REPAIRED_FOR = timedelta(days=1)  # chunks that were being written while a tenant was switched
 
 
 @shared_task(base=TenantTask, name="knowledge.run_job")
@@ -99,19 +93,12 @@ def apply_retention() -> None:
 
 @shared_task(name="knowledge.build_spaces")
 def build_spaces() -> None:
-    """Goes on building, in every tenant, the spaces of vectors that are not whole: a slice of each."""
-    with unscoped(reason="list spaces of vectors to be built"):
-        recent = Q(activated_at__gt=timezone.now() - REPAIRED_FOR)
-        rows = EmbeddingSpace.objects.filter(Q(state=EmbeddingSpace.State.BUILDING) | recent)
-        spaces = list(rows.values_list("tenant_id", "pk"))
-    for tenant_id, pk in spaces:
+    """Fills, in every tenant, the spaces of vectors that are not whole: a slice of each."""
+    for tenant_id, pk in find_spaces_to_fill(now=timezone.now()):
         with scope(tenant_id=tenant_id, tags=None):
             space = EmbeddingSpace.objects.filter(pk=pk).first()
-            try:
-                if space is not None:
-                    build_space(space, seconds=BUILD_SECONDS)
-            except EmbeddingError as error:
-                logger.warning("space not built", tenant=str(tenant_id), reason=error.reason)
+            if space is not None:
+                keep_filled(space, seconds=BUILD_SECONDS)
 
 
 @shared_task(name="knowledge.note_index_days")

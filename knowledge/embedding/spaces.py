@@ -2,8 +2,9 @@
 
 Vectors of two models cannot be compared, so a change of model is a migration of each tenant: the new space is built beside
 the active one while questions go on, compared with it, and put in its place in one transaction. The old one is kept, and
-kept filled, for ``KEPT_FOR``, so that the way back is one transaction too. All of it is work in the scope of the whole
-tenant: a scope of some tags sees no vectors.
+kept filled, for ``KEPT_FOR``, so that the way back is one transaction too. Documents go into the active one alone when they
+are indexed; a worker fills the others behind them. All of it is work in the scope of the whole tenant: a scope of some tags
+sees no vectors.
 """
 
 import time
@@ -11,9 +12,11 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
+from uuid import UUID
 
 import structlog
-from django.db.models import Count, Exists, OuterRef, Subquery
+from django.core.cache import cache
+from django.db.models import Count, Exists, OuterRef, Q, Subquery
 from django.utils import timezone
 
 from knowledge.embedding.base import Embedder, EmbeddingError, Vectors
@@ -25,13 +28,19 @@ from knowledge.models import Chunk, Corpus, Embedding, EmbeddingSpace, Evaluatio
 from ragsite.core.problems import Problem
 from tenants.access import Principal
 from tenants.audit import record_by
-from tenants.scope import atomic, require_tenant_id
+from tenants.scope import atomic, require_tenant_id, unscoped
 
 logger = structlog.get_logger(__name__)
 
 READ_AT_ONCE = 256
 # How long one can switch back to a space that is not searched any more.
 KEPT_FOR = timedelta(days=30)
+# Chunks that were being written while a tenant was switched have their vectors in the space before: so long the one that
+# is searched is looked at every time, then once in so many seconds.
+REPAIRED_FOR = timedelta(days=1)
+WHOLE_SECONDS = 3600
+# A model that failed rests: at least so long, and so many times as long as it took to fail.
+REST_SECONDS, REST_TIMES = 300.0, 20
 
 
 class Compared(StrEnum):
@@ -166,6 +175,55 @@ def build_space(
         on_progress(made)
         if seconds is not None and time.monotonic() - begun > seconds:
             return False
+
+
+def find_spaces_to_fill(*, now: datetime) -> list[tuple[UUID, UUID]]:
+    """``(tenant, space)`` of what may lack vectors, in every tenant: those that are built, those that one can switch back
+    to, and those that are searched. In no order, so that one whose texts cannot be embedded holds up no other for long."""
+    state = EmbeddingSpace.State
+    recent = Q(activated_at__gt=now - REPAIRED_FOR)
+    kept = Q(state=state.RETIRED) & (Q(retired_at__isnull=True) | Q(retired_at__gt=now - KEPT_FOR))
+    with unscoped(reason="list spaces of vectors to be filled"):
+        always = list(
+            EmbeddingSpace.objects.filter(Q(state=state.BUILDING) | kept | recent)
+            .order_by("?")
+            .values_list("tenant_id", "pk")
+        )
+        rows = EmbeddingSpace.objects.filter(~recent, state=state.ACTIVE).order_by("?")
+        searched = list(rows.values_list("tenant_id", "pk"))
+    whole = cache.get_many([_whole_key(pk) for _, pk in searched])
+    return always + [(tenant_id, pk) for tenant_id, pk in searched if _whole_key(pk) not in whole]
+
+
+def keep_filled(space: EmbeddingSpace, *, seconds: float) -> None:
+    """Embeds what the space is missing, for about so long, unless its model has failed just before.
+
+    What may pass by itself is everybody's who uses the model; what will not is this space's alone.
+    """
+    whole, rests = _whole_key(space.pk), [_rest_key(space.model), _rest_key(space.pk)]
+    version, begun = Corpus.current_version(), time.monotonic()
+    found = cache.get_many([whole, *rests])
+    # Of one that is not searched nothing is missing until documents change.
+    unchanged = space.state != EmbeddingSpace.State.ACTIVE and found.get(whole) == version
+    if unchanged or any(key in found for key in rests):
+        return
+    try:
+        is_whole = build_space(space, seconds=seconds)
+    except EmbeddingError as error:
+        rest = max(REST_SECONDS, REST_TIMES * (time.monotonic() - begun))
+        cache.set(_rest_key(space.pk if error.permanent else space.model), 1, rest)
+        logger.warning("space not filled", model=space.model, reason=error.reason, rests=round(rest))
+        return
+    if is_whole:
+        cache.set(whole, version, WHOLE_SECONDS)
+
+
+def _whole_key(pk: UUID) -> str:
+    return f"space-whole:{pk}"
+
+
+def _rest_key(what: object) -> str:
+    return f"embedding-rests:{what}"
 
 
 def comparison_of(space: EmbeddingSpace) -> EvaluationRun | None:

@@ -3,15 +3,12 @@
 from collections.abc import Callable, Mapping
 from hashlib import sha256
 
-import structlog
 from django.utils import timezone
 
-from knowledge.embedding.base import Embedder, EmbeddingError
+from knowledge.embedding.base import Embedder
 from knowledge.embedding.factory import embedder_for
 from knowledge.models import Embedding, EmbeddingSpace
 from tenants.scope import atomic, require_tenant_id
-
-logger = structlog.get_logger(__name__)
 
 BATCH = 32  # a cancelled job ends between two of them
 
@@ -48,36 +45,19 @@ def store_vectors(
     embedder: Embedder,
     on_progress: Callable[[float], None] = lambda share: None,
 ) -> int:
-    """Embeds those texts whose vectors the tenant does not hold, and returns how many they were.
+    """Embeds those texts whose vectors the tenant is not searched with yet, and returns how many they were.
 
-    They go into the space that is searched, by its own model whatever the configuration says by now, and into those that
-    stand beside it, so that one can switch at any time.
+    They go into the space that is searched, by its own model whatever the configuration says by now. Those that stand
+    beside it are filled by ``spaces.keep_filled``: whether their models answer is nothing that documents should wait for.
 
     Args:
         texts: by ``text_hash``.
-        embedder: for a tenant's first space, and for the spaces of its name.
+        embedder: for a tenant's first space, and for the space of its name.
         on_progress: called with the share done, 0–1, after each batch; may raise to end the work.
     """
     active = active_space(embedder=embedder)
-    made = fill_space(
-        texts=texts, embedder=_embedder_of(active, embedder), space=active, on_progress=on_progress
-    )
-    for space in EmbeddingSpace.objects.exclude(pk=active.pk):
-        try:
-            fill_space(
-                texts=texts,
-                embedder=_embedder_of(space, embedder),
-                space=space,
-                on_progress=lambda share: on_progress(1.0),
-            )
-        except EmbeddingError as error:
-            # Questions do not need it now; what it misses is made up for when it is built on.
-            logger.warning("space not filled", model=space.model, reason=error.reason)
-    return made
-
-
-def _embedder_of(space: EmbeddingSpace, embedder: Embedder) -> Embedder:
-    return embedder if embedder.name == space.model else embedder_for(space.model)
+    of_space = embedder if embedder.name == active.model else embedder_for(active.model)
+    return fill_space(texts=texts, embedder=of_space, space=active, on_progress=on_progress)
 
 
 def fill_space(

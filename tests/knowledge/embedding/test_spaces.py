@@ -2,17 +2,23 @@
 
 import io
 import uuid
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import Any
 
+import numpy as np
 import pytest
+from django.core.cache import cache
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
 from knowledge.config import answer_config
+from knowledge.embedding import factory
+from knowledge.embedding.base import EmbeddingError, Vectors
 from knowledge.embedding.factory import embedder, embedder_for
 from knowledge.embedding.spaces import (
     KEPT_FOR,
+    REST_SECONDS,
     Compared,
     active_model,
     build_space,
@@ -32,6 +38,7 @@ from knowledge.retention import clear_away
 from knowledge.tasks import build_spaces, compare_space_on_set
 from ragsite.core.problems import Problem
 from tenants.audit import AuditEvent
+from tenants.scope import scope
 from tests.cast import add_indexed
 from tests.knowledge.helpers import ask
 from tests.knowledge.shared import _django_db_helper, on_shared_cast  # noqa: F401
@@ -57,7 +64,7 @@ def test_there_and_back(shared: Any, other: str) -> None:
     with pytest.raises(Problem) as early:
         switch_space(space=space)
     assert early.value.status == 409 and active_model() == first
-    # Questions go on, and what comes meanwhile goes into both.
+    # Questions go on, and so do documents.
     assert "30 seconds" in ask(shared.nina, cache=False)["answer"]
     write(shared, "lugger")
     assert build_space(space, seconds=0) in (True, False)
@@ -76,8 +83,9 @@ def test_there_and_back(shared: Any, other: str) -> None:
     answer = ask(shared.nina, "What colour is the mast of yawl?", cache=False)
     assert str(found.pk) in {source["document_id"] for source in answer["sources"]}
     assert dict(Chunk.objects.filter(pk__in=before).values_list("pk", "content_hash")) == before
-    # And back at once: the space that is not in use was kept filled.
+    # And back: the space that is not in use is kept filled.
     old = EmbeddingSpace.objects.get(model=first)
+    build_spaces()
     assert count_missing(old) == 0
     with pytest.raises(Problem):
         drop_space(space=space)
@@ -111,6 +119,89 @@ def test_the_worker_builds_what_was_started_and_mends_what_is_missing(shared: An
     build_spaces()
     assert count_missing(active) == 0
     assert embedder_for(active.model).name == active.model
+
+
+@pytest.fixture
+def away(shared: Any) -> Iterator["Away"]:
+    """A retired space of acme whose model does not answer; in the scope of acme."""
+    model = Away()
+    factory._loaded[model.name] = model
+    with scope(tenant_id=shared.acme.pk, tags=None):
+        space = EmbeddingSpace.objects.create(
+            model=model.name, dimensions=model.dimensions, state="retired", retired_at=timezone.now()
+        )
+        yield model
+        drop_space(space=space)
+    factory._loaded.pop(model.name)
+
+
+class Away:
+    """An embedder that is asked in vain, until it is back."""
+
+    dimensions = 3
+
+    def __init__(self) -> None:
+        self.name, self.asked, self.is_back, self.permanent = f"away/{uuid.uuid4()}", 0, False, False
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        self.asked += 1
+        if not self.is_back:
+            raise EmbeddingError("It does not answer.", permanent=self.permanent)
+        return np.ones((len(texts), self.dimensions), dtype=np.float32)
+
+
+def test_documents_do_not_wait_for_a_model_that_is_not_searched(shared: Any, away: Away) -> None:
+    document = write(shared, "brig")
+    hashes = Chunk.objects.filter(document=document).values_list("embedding_hash", flat=True)
+    models = Embedding.objects.filter(text_hash__in=hashes).values_list("space__model", flat=True)
+    assert set(models) == {active_model()} and away.asked == 0
+
+
+@pytest.mark.parametrize("permanent", [False, True])
+def test_a_model_that_failed_rests_and_is_filled_later(shared: Any, away: Away, permanent: bool) -> None:
+    away.permanent = permanent
+    space = EmbeddingSpace.objects.get(model=away.name)
+    missing = count_missing(space)
+    for _ in range(3):
+        build_spaces()
+    assert away.asked == 1 and missing == count_missing(space) > 0
+    (rest,) = cache.get_many([f"embedding-rests:{away.name}", f"embedding-rests:{space.pk}"])
+    assert rest.endswith(str(space.pk) if permanent else away.name)
+    assert 0 < cache.ttl(rest) <= REST_SECONDS
+    away.is_back = True
+    cache.delete(rest)
+    build_spaces()
+    assert count_missing(space) == 0
+    # Nothing has changed: it is left alone, and looked at again when something has.
+    Embedding.objects.filter(space=space).first().delete()
+    build_spaces()
+    assert count_missing(space) == 1
+    write(shared, "sloop")
+    build_spaces()
+    assert count_missing(space) == 0
+
+
+def test_the_way_back_is_mended(shared: Any, other: str) -> None:
+    first = EmbeddingSpace.objects.get(model=active_model())
+    space = start_migration(model=other)
+    build_space(space)
+    switch_space(space=space)
+    long_ago = timezone.now() - timedelta(days=20)
+    EmbeddingSpace.objects.filter(pk=first.pk).update(activated_at=long_ago, retired_at=long_ago)
+    Embedding.objects.filter(space=first).first().delete()
+    with pytest.raises(Problem) as refused:
+        switch_space(space=first)
+    assert refused.value.code == "not-built"
+    build_spaces()
+    switch_space(space=first)
+    assert active_model() == first.model
+    # One that is about to be dropped is not.
+    EmbeddingSpace.objects.filter(pk=space.pk).update(
+        retired_at=timezone.now() - KEPT_FOR, activated_at=long_ago
+    )
+    Embedding.objects.filter(space=space).first().delete()
+    build_spaces()
+    assert count_missing(space) == 1
 
 
 def test_no_switch_without_a_comparison_where_there_are_questions(
