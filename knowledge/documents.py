@@ -12,6 +12,7 @@ from django.utils import timezone
 from django.utils.text import slugify
 
 from knowledge.access import may_read_tags
+from knowledge.embedding.spaces import have_missing_vectors_made
 from knowledge.ingestion.index import check_file, note_changes, retag_chunks
 from knowledge.ingestion.jobs import create_job
 from knowledge.ingestion.parse import ParseError
@@ -311,6 +312,7 @@ def restore_document(*, document: Document, principal: Principal | None = None) 
         Document.objects.filter(pk=document.pk).update(deleted_at=None, current_since=timezone.now())
         ExpiredItem.objects.filter(source_id=document.source_id, uri=document.uri).delete()
         note_changes(documents=[document.pk])
+        have_missing_vectors_made()  # the tenant may have been switched to another model meanwhile
         record_by(principal, "document.restore", document, {"title": document.title})
     document.deleted_at = None
     return document

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -28,7 +29,7 @@ from knowledge.models import Chunk, Corpus, Embedding, EmbeddingSpace, Evaluatio
 from ragsite.core.problems import Problem
 from tenants.access import Principal
 from tenants.audit import record_by
-from tenants.scope import atomic, require_tenant_id, unscoped
+from tenants.scope import atomic, on_commit, require_tenant_id, unscoped
 
 logger = structlog.get_logger(__name__)
 
@@ -216,6 +217,13 @@ def keep_filled(space: EmbeddingSpace, *, seconds: float) -> None:
         return
     if is_whole:
         cache.set(whole, version, WHOLE_SECONDS)
+
+
+def have_missing_vectors_made() -> None:
+    """To be called in the transaction that brings back what may have no vector in the space that is searched: the worker
+    looks at it with its next round."""
+    for pk in EmbeddingSpace.objects.filter(state=EmbeddingSpace.State.ACTIVE).values_list("pk", flat=True):
+        on_commit(partial(cache.delete, _whole_key(pk)))
 
 
 def _whole_key(pk: UUID) -> str:

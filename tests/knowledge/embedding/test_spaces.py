@@ -13,6 +13,7 @@ from django.core.management import CommandError, call_command
 from django.utils import timezone
 
 from knowledge.config import answer_config
+from knowledge.documents import delete_document, restore_document
 from knowledge.embedding import factory
 from knowledge.embedding.base import EmbeddingError, Vectors
 from knowledge.embedding.factory import embedder, embedder_for
@@ -202,6 +203,28 @@ def test_the_way_back_is_mended(shared: Any, other: str) -> None:
     Embedding.objects.filter(space=space).first().delete()
     build_spaces()
     assert count_missing(space) == 1
+
+
+def test_a_document_that_comes_back_after_a_switch_gets_its_vectors(shared: Any, other: str) -> None:
+    document = write(shared, "trimaran")
+    delete_document(document=document)
+    space = start_migration(model=other)
+    build_space(space)
+    switch_space(space=space)
+    EmbeddingSpace.objects.filter(pk=space.pk).update(activated_at=timezone.now() - timedelta(days=2))
+    build_spaces()  # it is whole, and not looked at again for a while
+    document.refresh_from_db()
+    restore_document(document=document)
+    assert count_missing(space) > 0
+    build_spaces()
+    assert count_missing(space) == 0
+    # And whatever else it lacks is found in an hour.
+    Embedding.objects.filter(space=space).first().delete()
+    build_spaces()
+    assert count_missing(space) == 1 and 0 < cache.ttl(f"space-whole:{space.pk}") <= 3600
+    cache.delete(f"space-whole:{space.pk}")
+    build_spaces()
+    assert count_missing(space) == 0
 
 
 def test_no_switch_without_a_comparison_where_there_are_questions(
