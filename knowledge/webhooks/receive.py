@@ -8,7 +8,7 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import structlog
 from django.core.cache import cache
@@ -29,6 +29,8 @@ from tenants.scope import atomic, scope, unscoped
 logger = structlog.get_logger(__name__)
 
 REMEMBERED_SECONDS = 24 * 3600
+# Longer than a delivery takes; one whose process has died may be sent again then.
+LEASE_SECONDS = 60
 _NOBODY = (
     new_secret()
 )  # what a source that is not there is held against, so that it takes as long as one that is
@@ -78,7 +80,8 @@ def receive(
         address: of the sender.
 
     Raises:
-        Problem: 401 unless the signature holds; 400, 413, 415 for what a genuine sender says wrongly.
+        Problem: 401 unless the signature holds; 400, 413, 415 for what a genuine sender says wrongly; 503 while another
+            process is at this very delivery.
     """
     source = find_source(source_id)
     secrets = live_secrets(source) if source is not None else []
@@ -87,14 +90,15 @@ def receive(
         raise refused()
     with scope(tenant_id=source.tenant_id, tags=None):
         source = Source.objects.select_related("collection").get(pk=source.pk)
-        before = _claim(source, signed)
+        claim = uuid4().hex
+        before = _claim(source, signed, claim)
         if before is not None:
             return before
         try:
             event = read_event(signed=signed, headers=headers, body=body)
             received = _act(source, event, signed, address)
         except BaseException:
-            _forget(source, signed)  # it is sent again, and must not be taken for a copy then
+            _forget(source, signed, claim)  # it is sent again, and must not be taken for a copy then
             raise
         _remember(source, signed, received)
         return received
@@ -163,17 +167,32 @@ def _key(source: Source, signed: Signed) -> str:
     return f"{cache.key_prefix}:hook:{source.pk}:{digest}"
 
 
-def _claim(source: Source, signed: Signed) -> Received | None:
+def _claim(source: Source, signed: Signed, claim: str) -> Received | None:
     """``None`` for the first of its kind; else what became of that. With Redis away every one is taken for the first: a
-    copy can be no older than the tolerance of its timestamp, and does again what was done."""
+    copy can be no older than the tolerance of its timestamp, and does again what was done.
+
+    The right to do the work is lent: only what is done is remembered, so that a process that dies at it loses nothing.
+
+    Raises:
+        Problem: 503 while the first is under way. Senders take that for a failure that passes: those who send again do so,
+            the others show it.
+    """
+    key = _key(source, signed)
     try:
         redis = get_redis_connection("default")
-        if redis.set(_key(source, signed), b"{}", nx=True, ex=REMEMBERED_SECONDS):
+        if redis.set(key, json.dumps({"claim": claim}), nx=True, ex=LEASE_SECONDS):
             return None
-        stored = json.loads(redis.get(_key(source, signed)) or b"{}")
+        stored, seconds = json.loads(redis.get(key) or b'{"claim": ""}'), redis.ttl(key)
     except RedisError as error:
         logger.warning("webhook copies are not looked for", error=type(error).__name__)
         return None
+    if "claim" in stored:
+        raise Problem(
+            503,
+            "delivery-in-progress",
+            "This delivery is being taken in, and nothing is sure yet: send it again in a moment.",
+            headers={"Retry-After": str(max(1, seconds))},
+        )
     job = stored.get("job")
     return Received("duplicate", "This delivery was received before.", UUID(job) if job else None)
 
@@ -186,8 +205,12 @@ def _remember(source: Source, signed: Signed, received: Received) -> None:
         logger.warning("webhook not remembered", error=type(error).__name__)
 
 
-def _forget(source: Source, signed: Signed) -> None:
+def _forget(source: Source, signed: Signed, claim: str) -> None:
+    """Unless it took so long that another process is at it by now."""
+    key = _key(source, signed)
     try:
-        get_redis_connection("default").delete(_key(source, signed))
+        redis = get_redis_connection("default")
+        if json.loads(redis.get(key) or b"{}").get("claim") == claim:
+            redis.delete(key)
     except RedisError as error:
         logger.warning("webhook not forgotten", error=type(error).__name__)

@@ -16,9 +16,11 @@ from django.utils import timezone
 from django_redis import get_redis_connection
 
 from knowledge.models import Document, Job, Source
+from knowledge.webhooks import receive as receiving
 from knowledge.webhooks import secrets as hook_secrets
 from knowledge.webhooks.secrets import live_secrets
 from knowledge.webhooks.signatures import new_secret, sign
+from ragsite.core.problems import Problem
 from tenants.models import AuditEvent, Tenant
 from tenants.scope import scope
 from tests.knowledge.helpers import check_problem, conforms, eventually, run_job, send
@@ -275,6 +277,63 @@ def test_a_delivery_counts_once(shared: Any) -> None:
     pushed, its_secret = make_source(shared, kind="push")
     for _ in range(2):
         check_problem(standard(pushed, its_secret, {"type": "document.upsert"}, id="msg_once"), 400)
+
+
+def test_a_delivery_whose_process_died_is_taken_when_it_is_sent_again(
+    shared: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def die(*_: Any) -> Any:
+        raise Killed
+
+    source, secret = make_source(shared, kind="push", path="push/killed")
+    event = {"type": "document.upsert", "data": {"uri": "a.md", "content": "# A\n\nText.\n"}}
+    with monkeypatch.context() as patch:
+        patch.setattr(receiving, "LEASE_SECONDS", 1)
+        patch.setattr(receiving, "_act", die)
+        patch.setattr(receiving, "_forget", lambda *_: None)  # nothing runs in a process that is gone
+        with pytest.raises(Killed):
+            standard(source, secret, event, id="msg_killed")
+
+    def send_again() -> Any:
+        response = standard(source, secret, event, id="msg_killed")
+        return response if response.status_code != 503 else None
+
+    taken = eventually(send_again)
+    assert (taken.status_code, taken.json()["status"]) == (202, "started")
+    assert document_of(shared, source, "a.md") is not None
+    assert standard(source, secret, event, id="msg_killed").json()["status"] == "duplicate"
+
+
+def test_a_copy_is_no_duplicate_before_the_first_is_done(
+    shared: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, secret = make_source(shared, kind="web", path="https://slow.example/")
+    event, act, copies = {"type": "site.published"}, receiving._act, []
+
+    def while_a_copy_comes(*args: Any) -> Any:
+        copies.append(standard(source, secret, event, id="msg_slow"))
+        return act(*args)
+
+    monkeypatch.setattr(receiving, "_act", while_a_copy_comes)
+    assert standard(source, secret, event, id="msg_slow").json()["status"] == "started"
+    (copy,) = copies
+    check_problem(copy, 503, "delivery-in-progress")
+    assert 0 < int(copy.headers["Retry-After"]) <= receiving.LEASE_SECONDS
+    assert standard(source, secret, event, id="msg_slow").json()["status"] == "duplicate"
+
+    # One that fails leaves alone what has become of another process's work meanwhile.
+    def fail_late(*_: Any) -> Any:
+        (found,) = get_redis_connection("default").keys(f"*:hook:{source.pk}:*{late}")
+        get_redis_connection("default").set(found, "{}")
+        raise Problem(400, "invalid", "No.")
+
+    late = hashlib.sha256(b"standard:msg_late").hexdigest()
+    monkeypatch.setattr(receiving, "_act", fail_late)
+    check_problem(standard(source, secret, event, id="msg_late"), 400)
+    assert standard(source, secret, event, id="msg_late").json()["status"] == "duplicate"
 
 
 def test_with_redis_away_deliveries_go_on(shared: Any, monkeypatch: pytest.MonkeyPatch) -> None:
