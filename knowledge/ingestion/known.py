@@ -49,6 +49,10 @@ class Known:
         self._letters = {row.uri: row for row in DeadLetter.objects.filter(source=source).exclude(uri="")}
         self._settled: set[UUID] = {row.pk for uri, row in self._letters.items() if uri not in listed}
         self._expired = self._read_expired()
+        self._expired_elsewhere: defaultdict[str, list[str]] = defaultdict(list)
+        for uri, expired in sorted(self._expired.items()):
+            if uri not in listed:
+                self._expired_elsewhere[expired.sha256].append(uri)
         self._fingerprints: dict[UUID, str] = {}
 
     def _read_expired(self) -> dict[str, ExpiredItem]:
@@ -116,6 +120,24 @@ class Known:
         if row.sha256 != sha256:
             return False
         ExpiredItem.objects.filter(pk=row.pk).update(fingerprint=item.fingerprint)
+        return True
+
+    def is_expired_elsewhere(self, item: SourceItem, *, sha256: str) -> bool:
+        """Whether retention has deleted this very content under a path that is not listed any more, each only once; from now
+        on it has this path, as has the document, should it be restored."""
+        candidates = self._expired_elsewhere.get(sha256)
+        if not sha256 or not candidates:
+            return False
+        old = max(candidates, key=lambda uri: _likeness(uri, item.uri))
+        candidates.remove(old)
+        row = self._expired.pop(old)
+        of_source = ExpiredItem.objects.filter(source=self.source)
+        deleted = Document.objects.filter(source=self.source, uri=old, deleted_at__isnull=False)
+        with atomic():
+            of_source.filter(uri=item.uri).delete()  # other content that had this path
+            of_source.filter(pk=row.pk).update(uri=item.uri, fingerprint=item.fingerprint)
+            deleted.filter(sha256=sha256).update(uri=item.uri)
+        self._expired[item.uri] = row
         return True
 
     def is_of_this_job(self, document: Document) -> bool:

@@ -231,6 +231,9 @@ class _Sync:
             if self._follow(item, moved):
                 return
             document = moved
+        if document is None and not self.force and self.known.is_expired_elsewhere(item, sha256=digest):
+            self._leave_alone(item, expired=True)
+            return
         self._prepare(item, document or self._new_document(item), data)
 
     def _follow(self, item: SourceItem, document: Document) -> bool:

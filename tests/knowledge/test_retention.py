@@ -80,6 +80,36 @@ def test_of_age_is_deleted_restorable_and_stays_away(tmp_path: Path, shared: Any
     assert sync(source).changed == 1 and not ExpiredItem.objects.filter(source=source).exists()
 
 
+def test_of_age_stays_away_wherever_the_source_moves_it(tmp_path: Path, shared: Any) -> None:
+    collection = Collection.objects.create(slug="moving", name="Moving", retention_days=10)
+    write(tmp_path / "old.md", "# Old\n\nThe quokka plan is old.\n")
+    write(tmp_path / "other.md", "# Other\n\nThe quokka had another plan.\n")
+    source = make_source(tmp_path, collection=collection)
+    sync(source)
+    old = documents_of(source)["old.md"]
+    make_old(11, source=source)
+    apply_retention()
+    # Onto the path of another one that is of age.
+    (tmp_path / "new").mkdir()
+    (tmp_path / "other.md").unlink()
+    (tmp_path / "old.md").rename(tmp_path / "other.md")
+    for place in (tmp_path / "other.md", tmp_path / "new" / "old.md"):
+        if not place.exists():
+            (tmp_path / "other.md").rename(place)
+        for _ in range(2):  # by its bytes, then by its fingerprint
+            job = sync(source)
+            assert (job.changed, job.unchanged) == (0, 1) and not documents_of(source)
+            assert job.result["changes"]["expired"] == [place.relative_to(tmp_path).as_posix()]
+    assert ExpiredItem.objects.get(source=source).uri == "new/old.md"
+    # Of two copies one has moved, the other has come.
+    write(tmp_path / "copy.md", "# Old\n\nThe quokka plan is old.\n")
+    assert sync(source).changed == 1 and set(documents_of(source)) == {"copy.md"}
+    # Restored, it is at its new path, and stays.
+    assert send(shared.ada, "post", f"documents/{old.pk}/restore").status_code == 200
+    assert sync(source).deleted == 0 and set(documents_of(source)) == {"copy.md", "new/old.md"}
+    assert documents_of(source)["new/old.md"].pk == old.pk
+
+
 def test_being_indexed_again_makes_no_younger(shared: Any) -> None:
     collection = Collection.objects.create(slug="aging", name="Aging", retention_days=5)
     identifier = upload_indexed(
