@@ -51,6 +51,8 @@ async def answer_question(
     finally:
         if not work.is_done:
             await _leave(work, journey)
+    if journey.renewing and not question.may_go_on:  # nothing goes on behind this one
+        await _renew(journey, config=config, gateway=gateway)
 
 
 async def _answer(journey: Journey, *, config: AnswerConfig, gateway: Gateway) -> AsyncGenerator[Event, None]:
@@ -72,17 +74,8 @@ async def _answer(journey: Journey, *, config: AnswerConfig, gateway: Gateway) -
         done = answer_object(answer, with_body=False) | {"stale": bool(journey.renewing)}
         event = {"type": "done", "data": done | ({"warnings": journey.warnings} if journey.warnings else {})}
         await log.add(event)
-        if journey.renewing:
-            alone = replace(question, text=journey.standalone)
-            renewal = renew_answer(
-                key=journey.renewing,
-                question=alone,
-                principal=principal,
-                config=config,
-                gateway=gateway,
-                has_moved=journey.has_moved,
-            )
-            in_background(renewal)
+        if journey.renewing and question.may_go_on:
+            in_background(_renew(journey, config=config, gateway=gateway))
         yield event
     except (GeneratorExit, asyncio.CancelledError):
         if status == "error":
@@ -111,6 +104,17 @@ async def _answer(journey: Journey, *, config: AnswerConfig, gateway: Gateway) -
         ACTIVE_REQUESTS.dec()
         REQUESTS.labels(question.endpoint, status).inc()
         REQUEST_LATENCY.labels(question.endpoint).observe(journey.watch.elapsed_ms / 1000)
+
+
+async def _renew(journey: Journey, *, config: AnswerConfig, gateway: Gateway) -> None:
+    await renew_answer(
+        key=journey.renewing,
+        question=replace(journey.question, text=journey.standalone),
+        principal=journey.principal,
+        config=config,
+        gateway=gateway,
+        has_moved=journey.has_moved,
+    )
 
 
 async def _leave(work: Work, journey: Journey) -> None:

@@ -29,7 +29,8 @@ class Question:
     ``turns`` are what a client that keeps its conversations itself says came before; those of a ``conversation`` are ours.
     ``takes_stale``: a cached answer will do that is to be made again. ``is_renewal``: it is made again because the corpus
     has moved on; what the model has said to the very same prompt holds.
-    ``may_go_on``: when whoever asked has gone, its answer may go on for others who wait for it.
+    ``may_go_on``: when whoever asked has gone, its answer may go on for others who wait for it, and old ones are made again
+    when they have been shown; else nothing outlasts it.
     """
 
     request_id: UUID

@@ -53,14 +53,16 @@ async def renew_answer(
             return False
     except (RedisError, OSError, TimeoutError):
         return False  # there is no cache to fill
-    with enter(principal.scope()):
-        user = principal.membership.user
-        again = replace(question, is_renewal=has_moved)
-        await make_answer(question=again, principal=principal, config=config, gateway=gateway, payer=user)
     try:
-        await redis_client().expire(claim, SETTLING_SECONDS)
-    except (RedisError, OSError, TimeoutError) as error:
-        logger.warning("claim left to run out", error=type(error).__name__)
+        with enter(principal.scope()):
+            user = principal.membership.user
+            again = replace(question, is_renewal=has_moved)
+            await make_answer(question=again, principal=principal, config=config, gateway=gateway, payer=user)
+    finally:  # cancelled, too: another may do it then
+        try:
+            await redis_client().expire(claim, SETTLING_SECONDS)
+        except (RedisError, OSError, TimeoutError) as error:
+            logger.warning("claim left to run out", error=type(error).__name__)
     return True
 
 

@@ -2,15 +2,20 @@
 
 import threading
 import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from django.db import connections
 
+from knowledge.answering.renew import SETTLING_SECONDS
 from knowledge.models import Job
 from ragsite.core.redis import redis_connection
 from tenants.models import Tenant
 from tenants.scope import scope
-from tests.knowledge.helpers import check_answer, check_problem, run_job, send
+from tests.knowledge.answering.test_cache_life import GOOD, LATER
+from tests.knowledge.helpers import HOLD_TIMER, ask, check_answer, check_problem, run_job, send
 from tests.knowledge.shared import _django_db_helper, on_shared_cast  # noqa: F401
 from tests.stub_provider import Reply, StubProvider
 
@@ -91,26 +96,68 @@ def test_what_was_done_is_not_done_again(shared: Any, model: StubProvider) -> No
     assert again["documents"]["changed"] == 3
 
 
+def test_an_old_answer_is_made_again_before_the_batch_ends(
+    shared: Any, model: StubProvider, monkeypatch: Any
+) -> None:
+    model.script(GOOD, LATER)
+    grow_old(shared, monkeypatch)
+    job = run_job(shared.nina, start(shared.nina, questions=[HOLD_TIMER]).json()["task_id"])
+    (shown,) = job["result"]
+    assert (job["state"], shown["cache"], shown["answer"]) == (
+        "SUCCESS",
+        "exact",
+        "The hold timer is 30 seconds.",
+    )
+    again = ask(shared.nina)
+    assert (again["cache"], again["stale"]) == ("exact", False)
+    assert again["answer"].startswith("The hold timer on edge") and len(model.requests) == 2
+
+
+def test_a_renewal_that_is_cancelled_leaves_it_to_others(
+    shared: Any, model: StubProvider, monkeypatch: Any
+) -> None:
+    model.script(GOOD, Reply(wait_seconds=20), LATER)
+    grow_old(shared, monkeypatch)
+    task = start(shared.nina, questions=[HOLD_TIMER]).json()["task_id"]
+    with cancelling(shared, task, when=lambda: len(model.requests) == 2):
+        assert run_job(shared.nina, task)["state"] == "CANCELLED"
+    (claim,) = redis_connection().scan_iter(match="*:renewing:*")
+    assert redis_connection().ttl(claim) <= SETTLING_SECONDS
+
+
+def grow_old(shared: Any, monkeypatch: Any) -> None:
+    """A cached answer that is to be made again."""
+    redis_connection().flushdb()
+    with monkeypatch.context() as patch:
+        patch.setattr("knowledge.answering.cache.FRESH_PART", 0.0)
+        assert ask(shared.nina)["cache"] == "miss"
+
+
 def test_a_batch_that_is_cancelled_ends_and_keeps_what_is_done(shared: Any, model: StubProvider) -> None:
     waiting = start(shared.nina).json()["task_id"]
     assert send(shared.nina, "delete", f"tasks/{waiting}").json()["state"] == "CANCELLED"
     model.script(*[Reply(wait_seconds=20)] * 8)
     task = start(shared.nina, cache=False).json()["task_id"]
+    with cancelling(shared, task, when=lambda: bool(model.requests)):
+        job = run_job(shared.nina, task)
+    assert job["state"] == "CANCELLED"
 
-    def cancel_when_asked() -> None:
-        from django.db import connections
 
-        while not model.requests:
+@contextmanager
+def cancelling(shared: Any, task: str, *, when: Callable[[], bool]) -> Iterator[None]:
+    """Cancels a job from elsewhere as soon as ``when`` holds."""
+
+    def cancel() -> None:
+        while not when():
             threading.Event().wait(0.05)
         with scope(tenant_id=shared.acme.pk, tags=None):
             Job.objects.filter(pk=task).update(cancel_requested=True)
         connections.close_all()
 
-    other = threading.Thread(target=cancel_when_asked)
+    other = threading.Thread(target=cancel)
     other.start()
-    job = run_job(shared.nina, task)
+    yield
     other.join()
-    assert job["state"] == "CANCELLED"
 
 
 def test_wrong_batches_say_what_is_wrong(shared: Any) -> None:
