@@ -173,6 +173,9 @@ def build_space(
             for digest, title, headings, text in rows
         }
         made += fill_space(texts=texts, embedder=model, space=space)
+        if EmbeddingSpace.objects.filter(pk=space.pk, state=EmbeddingSpace.State.ACTIVE).exists():
+            with atomic():  # search has read these passages without a vector
+                Corpus.raise_version()
         on_progress(made)
         if seconds is not None and time.monotonic() - begun > seconds:
             return False

@@ -42,7 +42,8 @@ INLINE_ROWS = 8_000
 _READ = """
 SELECT uuid_send(c.id), uuid_send(c.document_id), uuid_send(c.collection_id), uuid_send(t.id), c.terms,
        halfvec_send(e.vector), k.language,
-       CASE WHEN c.terms IS NULL THEN array_to_string(d.title || c.heading_path || c.text, E'\\n') END
+       CASE WHEN c.terms IS NULL THEN array_to_string(d.title || c.heading_path || c.text, E'\\n') END,
+       c.embedding_hash IS NOT NULL AND e.vector IS NULL
 FROM knowledge_chunk c
 JOIN knowledge_document d ON d.id = c.document_id AND d.tenant_id = c.tenant_id
 JOIN knowledge_collection k ON k.id = c.collection_id
@@ -54,7 +55,7 @@ ORDER BY c.document_id, c.ordinal
 """
 _CHANGED = """
 SELECT uuid_send(id), chunk_count FROM knowledge_document
-WHERE tenant_id = %(tenant)s AND revision > %(version)s ORDER BY id
+WHERE tenant_id = %(tenant)s AND (revision > %(version)s OR id = ANY(%(incomplete)s)) ORDER BY id
 """
 
 
@@ -73,6 +74,8 @@ class TenantIndex:
     def __init__(self, key: IndexKey) -> None:
         self.key = key
         self.view: IndexView = EMPTY
+        # Documents whose vectors were still to be made: they are read again whenever the version is raised.
+        self._incomplete: set[bytes] = set()
         self._lock = threading.Lock()
         self._merging = False
 
@@ -97,25 +100,30 @@ class TenantIndex:
         begun = time.perf_counter()
         view = self.view
         if view.version < floor or not view.parts:
-            view = self._load(floor=floor)
+            view, self._incomplete = self._load(floor=floor), set()
+        incomplete: set[bytes] = set()
         with scope(tenant_id=self.key.tenant_id, tags=None), atomic():
             # Before the rows are read: what is committed meanwhile is read twice rather than never.
             current = Corpus.current_version()
             changed = self._changed_since(view.version)
             parts = _without(view.parts, [document for document, _ in changed])
             kind = "delta" if view.parts else "build"
-            for segment in self._read(changed):
+            for segment in self._read(changed, incomplete=incomplete):
                 parts = [*parts, Part(segment, np.ones(segment.size, dtype=np.bool_))]
-        self.view = IndexView(version=current, parts=tuple(parts))
+        self.view, self._incomplete = IndexView(version=current, parts=tuple(parts)), incomplete
         self._tidy(built=kind == "build")
         INDEX_REFRESH.labels(kind).observe(time.perf_counter() - begun)
 
     def _changed_since(self, version: int) -> list[tuple[bytes, int]]:
         with _binary_cursor() as cursor:
-            cursor.execute(_CHANGED, {"tenant": self.key.tenant_id, "version": version})
+            incomplete = [UUID(bytes=document) for document in self._incomplete]
+            cursor.execute(
+                _CHANGED, {"tenant": self.key.tenant_id, "version": version, "incomplete": incomplete}
+            )
             return [(bytes(document), count) for document, count in cursor.fetchall()]
 
-    def _read(self, changed: list[tuple[bytes, int]]) -> Iterable[Segment]:
+    def _read(self, changed: list[tuple[bytes, int]], *, incomplete: set[bytes]) -> Iterable[Segment]:
+        """Args: incomplete: takes up the documents of which vectors are missing."""
         batch: list[UUID] = []
         size = 0
         segments = []
@@ -123,13 +131,13 @@ class TenantIndex:
             batch.append(UUID(bytes=document))
             size += count
             if size >= READ_ROWS:
-                segments += self._read_batch(batch)
+                segments += self._read_batch(batch, incomplete=incomplete)
                 batch, size = [], 0
         if batch:
-            segments += self._read_batch(batch)
+            segments += self._read_batch(batch, incomplete=incomplete)
         return segments
 
-    def _read_batch(self, documents: list[UUID]) -> list[Segment]:
+    def _read_batch(self, documents: list[UUID], *, incomplete: set[bytes]) -> list[Segment]:
         values = {"tenant": self.key.tenant_id, "space": self.key.space_id, "documents": documents}
         with _binary_cursor() as cursor:
             cursor.execute(_READ, values)
@@ -148,8 +156,11 @@ class TenantIndex:
                 tag_set=bytes(tag_set),
                 terms=bytes(terms) if terms is not None else pack_texts([words], language=language)[0],
             )
-            for chunk, document, collection, tag_set, terms, _, language, words in found
+            for chunk, document, collection, tag_set, terms, _, language, words, _ in found
         ]
+        incomplete.update(
+            row.document for row, (*_, is_missing) in zip(rows, found, strict=True) if is_missing
+        )
         vectors = self._vectors_of([row[5] for row in found])
         return [build_segment(rows, with_surroundings(vectors, [row.document for row in rows]))]
 
@@ -231,7 +242,7 @@ class TenantIndex:
 
     def _save(self) -> None:
         """One segment, whole, as a file; then it is mapped from there. A full disk costs only memory."""
-        if len(self.view.parts) != 1 or self.view.size < SAVED_ROWS:
+        if len(self.view.parts) != 1 or self.view.size < SAVED_ROWS or self._incomplete:
             return
         segment, folder = self.view.parts[0].segment, self._folder()
         path = folder / f"{self.key.space_id}-{self.view.version}-{secrets.token_hex(4)}.seg"

@@ -11,7 +11,8 @@ import pytest
 
 from knowledge.documents import change_document, delete_document, restore_document
 from knowledge.embedding.factory import embedder
-from knowledge.models import Chunk, Corpus, Document, EmbeddingSpace, TagSet
+from knowledge.embedding.spaces import build_space
+from knowledge.models import Chunk, Corpus, Document, Embedding, EmbeddingSpace, TagSet
 from knowledge.retrieval import tenant_index
 from knowledge.retrieval.segment import Segment, merge_segments
 from knowledge.retrieval.tenant_index import IndexKey, TenantIndex, indexes
@@ -80,7 +81,7 @@ def test_every_change_is_seen_by_the_next_search_and_costs_that_document_alone(
     monkeypatch.setattr(
         TenantIndex,
         "_read_batch",
-        lambda self, documents: read.append(len(documents)) or whole(self, documents),  # type: ignore[func-returns-value]
+        lambda self, documents, **more: read.append(len(documents)) or whole(self, documents, **more),  # type: ignore[func-returns-value]
     )
 
     def check(documents_read: int) -> None:
@@ -125,6 +126,24 @@ def test_chunks_of_the_version_before_have_terms_and_tag_sets_too(inside: Any) -
     Chunk.objects.filter(document=document).update(embedding_hash=b"x" * 32)
     assert set(contents(now(TenantIndex(key_of())))[pk][2]) == {0}
     delete_document(document=document)
+
+
+def test_vectors_that_come_later_are_read(inside: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tenant_index, "SAVED_ROWS", 1)
+    avocet, space = write(inside, "avocet"), EmbeddingSpace.objects.get(state="active")
+    pk, digest = Chunk.objects.values_list("pk", "embedding_hash").get(document=avocet)
+    Embedding.objects.filter(space=space, text_hash=digest).delete()
+    index = TenantIndex(key_of())
+    for _ in range(2):  # as often as the version is raised
+        assert set(contents(now(index))[pk][2]) == {0}
+        Corpus.raise_version()
+    assert not list(index._folder().glob("*.seg")), "the next process would not know what is missing"
+    assert build_space(space)
+    found = contents(now(index))
+    assert set(found[pk][2]) != {0} and found == contents(now(TenantIndex(key_of())))
+    delete_document(document=avocet)
+    for each in index._folder().glob("*.seg"):
+        each.unlink()
 
 
 def test_an_index_is_kept_in_a_file_for_the_next_process(
@@ -244,7 +263,7 @@ def test_many_threads_one_reading(inside: Any, monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(
         TenantIndex,
         "_read_batch",
-        lambda self, documents: read.append(1) or whole(self, documents),  # type: ignore[func-returns-value]
+        lambda self, documents, **more: read.append(1) or whole(self, documents, **more),  # type: ignore[func-returns-value]
     )
     index, key = TenantIndex(key_of()), key_of()
     views: list[IndexView] = []
