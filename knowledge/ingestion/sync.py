@@ -30,7 +30,7 @@ from knowledge.ingestion.names import file_name
 from knowledge.ingestion.parse import ParseError
 from knowledge.ingestion.queue import Turn
 from knowledge.ingestion.reading import list_items, open_source
-from knowledge.ingestion.sources.base import SourceConnector, SourceError, SourceItem
+from knowledge.ingestion.sources.base import ItemError, SourceConnector, SourceError, SourceItem
 from knowledge.ingestion.storage import delete_original, store_original
 from knowledge.models import Document, Source
 from ragsite.core.config import config
@@ -150,7 +150,7 @@ class _Sync:
             if isinstance(error, SourceError) and error.permanent:
                 self._fail(item, str(error), fingerprint=item.fingerprint)
                 return
-            self._failures += 1
+            self._failures += not isinstance(error, ItemError)
             if not is_transient(error) or self._failures >= AWAY_AFTER:
                 raise
             self._later.append(item)

@@ -13,6 +13,10 @@ class SourceError(Exception):
         self.permanent = permanent
 
 
+class ItemError(SourceError):
+    """One document cannot be had; it says nothing of the source as a whole."""
+
+
 @dataclass(frozen=True)
 class SourceItem:
     """One document of a source.
@@ -48,7 +52,10 @@ class SourceConnector(Protocol):
         ...
 
     def fetch(self, item: SourceItem) -> bytes:
-        """A document's bytes. Raises OSError when it has just gone, SourceError when it may not be read."""
+        """A document's bytes. Raises OSError when it has just gone, SourceError when it may not be read.
+
+        ItemError where that is known to be this document's own matter.
+        """
         ...
 
     def state(self) -> dict[str, Any]:

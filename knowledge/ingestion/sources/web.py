@@ -8,7 +8,7 @@ import hashlib
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urljoin
 
@@ -16,7 +16,7 @@ import httpx2
 import structlog
 
 from knowledge.ingestion.names import media_type_name
-from knowledge.ingestion.sources.base import SourceError, SourceItem
+from knowledge.ingestion.sources.base import ItemError, SourceError, SourceItem
 from knowledge.ingestion.sources.client import Fetched, GuardedClient, TooLarge
 from knowledge.ingestion.sources.guard import Refused, read_url
 from knowledge.ingestion.sources.robots import Robots, read_robots
@@ -45,7 +45,7 @@ class _Visit:
         canonical: another address that the page says is its own.
         links: clean addresses that it names.
         moved: a clean address that it redirects to.
-        failed: it could not be had.
+        failed: it could not be had for the moment.
     """
 
     item: SourceItem | None = None
@@ -97,7 +97,7 @@ class WebConnector:
         self._scope = Scope(self._start, options)
         self._spool = Spool()
         self._addresses: dict[str, str] = {}
-        self._failures: dict[str, str] = {}
+        self._failures: dict[str, ItemError] = {}
         self._in_a_row = 0
         self._last_request = 0.0
         self._first: tuple[str, Fetched] | None = None
@@ -176,12 +176,14 @@ class WebConnector:
         if spooled is not None:
             return spooled
         if item.uri in self._failures:
-            raise OSError(self._failures[item.uri])
+            raise self._failures[item.uri]
         try:
             answer = self._ask(self._addresses.get(item.uri, item.uri), {})
         except SourceError as error:
             raise OSError(str(error)) from None
         if answer.status != 200:
+            if _is_permanent(answer.status):
+                raise ItemError(_describe_status(answer.status), permanent=True)
             raise OSError(f"the site answered {answer.status}")
         return in_utf8(answer.body, answer.headers)
 
@@ -292,7 +294,7 @@ class WebConnector:
         except TooLarge:
             return _Visit(item=SourceItem(uri=address, size=config().max_upload_bytes + 1))
         except SourceError as error:
-            return self._fail(address, str(error), counts=not error.permanent)
+            return self._fail(address, str(error), permanent=error.permanent)
         known = self._known.get(address)
         if answer.status == 304 and known is not None:
             return self._keep(address)
@@ -302,7 +304,9 @@ class WebConnector:
         if answer.status in _GONE:
             return _Visit()
         if answer.status != 200:
-            return self._fail(address, f"the site answered {answer.status}", counts=answer.status >= 500)
+            return self._fail(
+                address, _describe_status(answer.status), permanent=_is_permanent(answer.status)
+            )
         return self._read(address, answer)
 
     def _read(self, address: str, answer: Fetched) -> _Visit:
@@ -350,12 +354,11 @@ class WebConnector:
         page = self._pages[address] = self._known[address]
         return self._visit_of(address, page)
 
-    def _fail(self, address: str, reason: str, *, counts: bool) -> _Visit:
+    def _fail(self, address: str, reason: str, *, permanent: bool) -> _Visit:
         if address in self._known:
-            kept = self._keep(address)
-            return _Visit(item=kept.item, canonical=kept.canonical, links=kept.links, failed=counts)
-        self._failures[address] = reason
-        return _Visit(item=SourceItem(uri=address, size=0), failed=counts)
+            return replace(self._keep(address), failed=not permanent)
+        self._failures[address] = ItemError(reason, permanent=permanent)
+        return _Visit(item=SourceItem(uri=address, size=0), failed=not permanent)
 
     def _count_failures(self, visit: _Visit) -> None:
         self._in_a_row = self._in_a_row + 1 if visit.failed else 0
@@ -397,3 +400,14 @@ class WebConnector:
         delay = max(self._options.delay, self._robots.delay)
         self._client.pause(self._last_request + delay - time.monotonic())
         self._last_request = time.monotonic()
+
+
+def _is_permanent(status: int) -> bool:
+    """Whether a site that answers so would say the same again."""
+    return status < 500 and status not in (408, 429)
+
+
+def _describe_status(status: int) -> str:
+    if status in (401, 403):
+        return f"The site answered {status}: enter credentials that may read it, or leave its path out of the source."
+    return f"The site answered {status}."

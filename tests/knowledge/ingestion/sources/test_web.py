@@ -50,7 +50,7 @@ class Crawl:
                 if item.size <= 50 * 2**20 and not (item.fingerprint and item.uri in known):
                     try:
                         self.bodies[path] = connector.fetch(item)
-                    except OSError as error:
+                    except (OSError, SourceError) as error:
                         self.errors[path] = str(error)
             self.state = connector.state()
         finally:

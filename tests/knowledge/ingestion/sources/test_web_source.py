@@ -77,6 +77,37 @@ def test_a_web_source_is_kept_in_step(shared: Any, site: Site) -> None:
     assert fourth["state"] in ("FAILURE", "PENDING") and len(documents()) == 2
 
 
+def make_source(shared: Any, path: str, **options: Any) -> str:
+    body = {"kind": "web", "path": path, "collection": "handbook", "options": {"delay": 0, **options}}
+    response = send(shared.ada, "post", "sources", body)
+    assert response.status_code == 201, response.content
+    return str(response.json()["id"])
+
+
+@pytest.mark.parametrize("status", [403, 503])
+def test_pages_that_cannot_be_had_fail_alone(shared: Any, site: Site, status: int) -> None:
+    shut = tuple(f"shut-{n}" for n in range(12))
+    good = tuple(f"good-{n}" for n in range(4))
+    links = [*shut, *good]
+    if status == 503:  # ten in a row would be a site that is away
+        links = [link for n in range(4) for link in (*shut[3 * n : 3 * n + 3], good[n])]
+    site.html("/wall/", "Wall", f"The dunlin wall {status}.", links=tuple(links), etag=f'"{status}"')
+    for path in shut:
+        site.pages[f"/wall/{path}"] = Page(status=status)
+    for path in good:
+        site.html(f"/wall/{path}", path, f"The dunlin page {path} {status}.", etag=f'"{path}"')
+    source = make_source(shared, f"{site.url}/wall/")
+    job = sync(shared, source)
+    assert job["state"] == "SUCCESS", job
+    assert job["documents"] == {"seen": 17, "changed": 5, "unchanged": 0, "deleted": 0, "failed": 12}
+    assert all(str(status) in error["reason"] for error in job["errors"]) and len(job["errors"]) == 12
+    # What was read is remembered, and what was not is tried again.
+    again = sync(shared, source)
+    assert again["documents"] == {"seen": 17, "changed": 0, "unchanged": 5, "deleted": 0, "failed": 12}
+    site.html(f"/wall/{shut[0]}", "Open", f"The dunlin page that opened {status}.")
+    assert sync(shared, source)["documents"]["changed"] == 1
+
+
 def test_a_web_source_lies_where_it_may(shared: Any, site: Site) -> None:
     with serve_site(host="127.0.0.2") as inside:
         for path in (
