@@ -3,6 +3,7 @@
 import threading
 import time
 import uuid
+from collections.abc import Sequence
 from contextvars import copy_context
 from datetime import timedelta
 from typing import Any
@@ -183,6 +184,12 @@ class JobRun:
         listed = self._result.setdefault("changes", {}).setdefault(kind, [])
         if len(listed) < MAX_LISTED:
             listed.append(what)
+
+    def say(self, sentences: Sequence[str]) -> None:
+        """What people should know of the source as a whole, in the job's result."""
+        self._result.pop("said", None)
+        if sentences:
+            self._result["said"] = list(sentences)
 
     def lock(self) -> None:
         """Last in a transaction: holds the job's row, so that nobody takes it over before the commit.

@@ -89,6 +89,7 @@ def sync_source(
         sync.settle()
         sync.try_again()
         state = aside.call(connector.state)
+    run.say(state.get("said", []))
     known.remember()
     _delete_gone(source=source, documents=list(known.vanished.values()), run=run)
     known.forget_letters()

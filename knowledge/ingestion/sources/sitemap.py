@@ -1,7 +1,8 @@
 """Sitemaps: lists of a site's addresses, as XML, as text, packed, or as an index of further ones."""
 
 import zlib
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from io import BytesIO
 
 from lxml import etree
@@ -11,17 +12,66 @@ from knowledge.ingestion.sources.base import SourceError
 MAX_BYTES = 50 * 2**20
 MAX_URLS = 50_000
 MAX_SITEMAPS = 100
+_GZIP = b"\x1f\x8b"
+_MAX_MEMBERS, _PIECE = 10_000, 16 * 1024
+_BLANK = b"\xef\xbb\xbf \t\r\n"
+
+
+def list_pages(
+    first: Iterable[str], *, read: Callable[[str], bytes], follows: Callable[[str], bool]
+) -> Iterator[str]:
+    """The pages that sitemaps list, those of an index included; addresses as they are written.
+
+    Args:
+        first: the addresses of the sitemaps to begin with.
+        read: fetches one.
+        follows: whether a sitemap that an index names is to be read.
+
+    Raises:
+        SourceError: one of them cannot be read.
+    """
+    queue, seen = deque(first), set[str]()
+    while queue and len(seen) < MAX_SITEMAPS:
+        address = queue.popleft()
+        if address in seen:
+            continue
+        seen.add(address)
+        for kind, found in read_sitemap(read(address)):
+            if kind == "page":
+                yield found
+            elif follows(found):
+                queue.append(found)
+
+
+def is_sitemap(data: bytes) -> bool:
+    """Whether this lists addresses, rather than being a page.
+
+    Raises:
+        SourceError: it is packed and cannot be unpacked.
+    """
+    text = (_unpack(data) if data.startswith(_GZIP) else data).lstrip(_BLANK)
+    if not text.startswith(b"<"):
+        addresses = (b"http://", b"https://")
+        return text.startswith(addresses) and all(
+            line.startswith(addresses) for line in map(bytes.strip, text.splitlines()) if line
+        )
+    try:
+        for _, root in _open_xml(text, event="start"):
+            return etree.QName(root).localname in ("urlset", "sitemapindex")
+    except etree.XMLSyntaxError:
+        pass
+    return False
 
 
 def read_sitemap(data: bytes) -> Iterator[tuple[str, str]]:
     """``("page" | "sitemap", address)`` in order, at most 50,000 of them.
 
     Raises:
-        SourceError: it is none, or too large.
+        SourceError: it is none, or too large; not permanent where it breaks off.
     """
-    if data.startswith(b"\x1f\x8b"):
+    if data.startswith(_GZIP):
         data = _unpack(data)
-    found = _read_xml(data) if data.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<") else _read_text(data)
+    found = _read_xml(data) if data.lstrip(_BLANK).startswith(b"<") else _read_text(data)
     for number, entry in enumerate(found):
         if number >= MAX_URLS:
             return
@@ -29,14 +79,27 @@ def read_sitemap(data: bytes) -> Iterator[tuple[str, str]]:
 
 
 def _unpack(data: bytes) -> bytes:
-    unpack = zlib.decompressobj(wbits=31)
-    try:
-        unpacked = unpack.decompress(data, MAX_BYTES + 1)
-    except zlib.error:
-        raise SourceError("The sitemap cannot be unpacked.", permanent=True) from None
-    if len(unpacked) > MAX_BYTES:
-        raise SourceError(f"The sitemap unpacks to more than {MAX_BYTES >> 20} MB.", permanent=True)
-    return unpacked
+    """All members of a gzip file; what follows the last one is none of it."""
+    unpacked, at = bytearray(), 0
+    for _ in range(_MAX_MEMBERS):
+        if not data.startswith(_GZIP, at):
+            return bytes(unpacked)
+        member = zlib.decompressobj(wbits=31)
+        while not member.eof:
+            piece = data[at : at + _PIECE]
+            if not piece:
+                raise SourceError(
+                    "The sitemap breaks off in the middle; nothing was deleted. It is read again at the next sync.",
+                    permanent=False,
+                )
+            try:
+                unpacked += member.decompress(piece, MAX_BYTES + 1 - len(unpacked))
+            except zlib.error:
+                raise SourceError("The sitemap cannot be unpacked.", permanent=True) from None
+            if len(unpacked) > MAX_BYTES:
+                raise SourceError(f"The sitemap unpacks to more than {MAX_BYTES >> 20} MB.", permanent=True)
+            at += len(piece) - len(member.unused_data)
+    raise SourceError("The sitemap is packed in too many pieces.", permanent=True)
 
 
 def _read_text(data: bytes) -> Iterator[tuple[str, str]]:
@@ -45,17 +108,20 @@ def _read_text(data: bytes) -> Iterator[tuple[str, str]]:
             yield "page", line.strip()
 
 
-def _read_xml(data: bytes) -> Iterator[tuple[str, str]]:
-    reader = etree.iterparse(
+def _open_xml(data: bytes, *, event: str) -> "etree.iterparse[tuple[str, etree._Element]]":
+    return etree.iterparse(
         BytesIO(data),
-        events=("end",),
+        events=(event,),
         resolve_entities=False,
         no_network=True,
         load_dtd=False,
         huge_tree=False,
     )
+
+
+def _read_xml(data: bytes) -> Iterator[tuple[str, str]]:
     try:
-        for _, node in reader:
+        for _, node in _open_xml(data, event="end"):
             name = etree.QName(node).localname if isinstance(node.tag, str) else ""
             parent = node.getparent()
             if name == "loc" and parent is not None and isinstance(parent.tag, str):

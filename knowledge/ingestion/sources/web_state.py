@@ -1,6 +1,6 @@
 """What a web source remembers from one sync to the next, small enough for its row."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ class Known:
     """A page as it was.
 
     Attributes:
-        fingerprint: of its content; empty where it may not be kept.
+        fingerprint: of its content; empty where it may not be kept, or where there was no page.
         links: clean addresses, so that a crawl goes on past a page that has not changed.
     """
 
@@ -27,14 +27,27 @@ class Known:
     links: tuple[str, ...] = ()
 
     @property
+    def is_page(self) -> bool:
+        """Whether there was a page, and not a redirect or nothing."""
+        return bool(self.fingerprint or self.media_type)
+
+    @property
     def conditions(self) -> dict[str, str]:
         return ({"If-None-Match": self.etag} if self.etag else {}) | (
             {"If-Modified-Since": self.modified} if self.modified else {}
         )
 
 
-def write_state(pages: Mapping[str, Known], options: WebOptions) -> dict[str, Any]:
-    """Addresses once, links by their number. Where that grows too large, pages are asked for whole the next time."""
+def write_state(
+    pages: Mapping[str, Known], options: WebOptions, *, is_cut: bool = False, said: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Addresses once, links by their number. Where that grows too large, pages are asked for whole the next time.
+
+    Args:
+        pages: what was asked for longest ago first.
+        is_cut: there was no time for all of them.
+        said: what people should know, shown with the source.
+    """
     numbers: dict[str, int] = {}
     room = MAX_LINKS
     rows = []
@@ -48,7 +61,14 @@ def write_state(pages: Mapping[str, Known], options: WebOptions) -> dict[str, An
                 page.etag, page.modified, [numbers.setdefault(link, len(numbers)) for link in page.links]
             ]  # fmt: skip
         rows.append(row)
-    return {"version": VERSION, "options": _text(options), "addresses": list(numbers), "pages": rows}
+    return {
+        "version": VERSION,
+        "options": _text(options),
+        "addresses": list(numbers),
+        "pages": rows,
+        "cut": is_cut,
+        "said": list(said),
+    }
 
 
 def read_state(state: Mapping[str, Any], options: WebOptions) -> dict[str, Known]:
@@ -68,6 +88,11 @@ def read_state(state: Mapping[str, Any], options: WebOptions) -> dict[str, Known
             links=tuple(addresses[link] for link in links),
         )
     return found
+
+
+def was_cut(state: Mapping[str, Any], options: WebOptions) -> bool:
+    """Whether the last sync, with the same options, had no time for every page."""
+    return bool(state.get("cut")) and state.get("options") == _text(options)
 
 
 def _text(options: WebOptions) -> str:

@@ -3,6 +3,9 @@
 import gzip
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -173,7 +176,7 @@ def test_pages_that_are_gone_go_and_pages_that_fail_stay(site: Site) -> None:
     site.pages["/left"] = redirect("http://127.0.0.2:1/")
     site.pages["/limit"] = Page(status=429)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("knowledge.ingestion.sources.web.PAGE_SECONDS", 0.3)
+        patch.setattr("knowledge.ingestion.sources.web_visit.PAGE_SECONDS", 0.3)
         second = Crawl(site, state=first.state)
     stay = {"/", "/broken", "/slow", "/secret", "/limit"}
     assert second.paths == stay | {f"{path}/child" for path in stay - {"/"}}
@@ -193,7 +196,7 @@ def test_a_site_that_is_down_or_shut_is_an_error_as_a_whole(site: Site, status: 
     site.pages["/"] = Page(status=status)
     with pytest.raises(SourceError) as caught:
         Crawl(site, state=state)
-    assert caught.value.permanent == (status not in (500, 503))
+    assert caught.value.permanent == (status not in (429, 500, 503))
 
 
 def test_a_site_that_dies_on_the_way_deletes_nothing(site: Site) -> None:
@@ -213,6 +216,71 @@ def test_a_site_that_dies_on_the_way_deletes_nothing(site: Site) -> None:
     with pytest.raises(SourceError, match="could not be asked"):
         list(connector.list_items())
     connector.close()
+
+
+@contextmanager
+def slow(site: Site, *, requests: int) -> Iterator[None]:
+    """A crawl in it has time for so many requests: its clock ticks at each of them."""
+    with pytest.MonkeyPatch.context() as patch:
+        clock = SimpleNamespace(monotonic=lambda: float(len(site.asked)))
+        patch.setattr("knowledge.ingestion.sources.web.time", clock)
+        patch.setattr("knowledge.ingestion.sources.web.SYNC_SECONDS", float(requests))
+        yield
+
+
+def test_a_slow_crawl_comes_to_every_page(site: Site) -> None:
+    # Two levels, and links that lead to no page.
+    site.html("/", "Home", links=(*(f"/s{n}" for n in range(8)), "/gone", "/moved", "/shut"), etag='"h"')
+    site.pages["/shut"] = Page(status=403)
+    site.pages["/moved"] = redirect("/s0")
+    for n in range(8):
+        site.html(f"/s{n}", f"S{n}", links=tuple(f"/s{n}/p{m}" for m in range(9)), etag=f'"s{n}"')
+        for m in range(9):
+            site.html(f"/s{n}/p{m}", f"P{n}.{m}", etag=f'"p{n}.{m}"')
+    crawls: list[Crawl] = []
+    with slow(site, requests=20):
+        for _ in range(5):
+            crawls.append(Crawl(site, state=crawls[-1].state if crawls else None))
+        pages = [len(crawl.paths - {"/shut"}) for crawl in crawls]
+        assert pages == sorted(pages) and pages[0] < 21 and pages[-1] == 81, pages
+        for before, after in pairwise(crawls):
+            assert before.paths - {"/shut"} <= after.paths  # what time did not suffice for stays
+        assert "cut after" in crawls[0].state["said"][0] and "new pages" in crawls[0].state["said"][0]
+        # All are known now: those that have waited longest are looked at first, so that each is within some syncs.
+        site.html("/s7/p8", "P7.8", "The smew link.", etag='"new"')
+        site.pages["/s3/p3"] = Page(status=404)
+        changed = crawls[-1].items["/s7/p8"].fingerprint
+        crawl = crawls[-1]
+        for _ in range(6):
+            crawl = Crawl(site, state=crawl.state)
+        assert crawl.items["/s7/p8"].fingerprint != changed and "/s3/p3" not in crawl.paths
+        assert len(crawl.paths - {"/shut"}) == 80 and "not looked at again" in crawl.state["said"][0]
+        # Other options: the links are to be found anew, and nothing goes meanwhile.
+        other = Crawl(site, state=crawl.state, depth=6)
+        assert other.paths - {"/shut"} == crawl.paths - {"/shut"}
+    # With time enough it is as ever, what is linked no more included.
+    site.html("/", "Home", links=tuple(f"/s{n}" for n in range(7)), etag='"h2"')
+    free = Crawl(site, state=Crawl(site, state=crawl.state).state)
+    assert len(free.paths) == 1 + 7 + 62 and free.state["said"] == [] and not free.state["cut"]
+
+
+def test_a_crawl_that_is_cut_says_by_what(site: Site) -> None:
+    site.html("/", "Home", links=tuple(f"/{n}" for n in range(30)))
+    for n in range(30):
+        site.html(f"/{n}", str(n))
+    crawl = Crawl(site, max_pages=10)
+    assert len(crawl.paths) == 10 and "cut at 10 pages" in crawl.state["said"][0]
+    assert "21 more addresses" in crawl.state["said"][0] and len(crawl.state["said"]) == 1
+    assert Crawl(site, max_pages=10, state=crawl.state).paths == crawl.paths
+    # A site that wants to be asked less: what was read is kept, and the next sync goes on.
+    answers = dict(site.pages)
+    for n in range(15, 30):
+        site.pages[f"/{n}"] = Page(status=429)
+    busy = Crawl(site)
+    assert "429" in busy.state["said"][0] and len(busy.bodies) == 16
+    site.pages |= answers
+    rest = Crawl(site, state=busy.state)
+    assert len(rest.paths) == 31 and all(item.fingerprint for item in rest.items.values())
 
 
 def test_robots_are_told_what_they_may_read(site: Site) -> None:
@@ -319,7 +387,7 @@ def test_hostile_answers_fail_alone(site: Site, configure: Any) -> None:
 
         site.pages["/wall"] = wall
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("knowledge.ingestion.sources.web.PAGE_SECONDS", 0.4)
+            patch.setattr("knowledge.ingestion.sources.web_visit.PAGE_SECONDS", 0.4)
             started = time.monotonic()
             crawl = Crawl(site)
             assert time.monotonic() - started < 3
@@ -384,6 +452,85 @@ def test_sitemaps_list_pages(site: Site) -> None:
     assert Crawl(site, sitemap=True).paths == {"/3"}
 
 
+def urlset(site: Site, *paths: str) -> str:
+    return f"<urlset>{''.join(f'<url><loc>{site.url}{path}</loc></url>' for path in paths)}</urlset>"
+
+
+def test_packed_sitemaps_are_read_whole_or_not_at_all(site: Site) -> None:
+    paths = [f"/p{n}" for n in range(40)]
+    for path in ("/", *paths):
+        site.html(path, path)
+    lines = "".join(f"{site.url}{path}\n" for path in paths).encode()
+    xml = urlset(site, *paths).encode()
+    site.pages["/robots.txt"] = Page(f"Sitemap: {site.url}/map.gz", "text/plain")
+
+    def crawl(data: bytes) -> set[str]:
+        site.pages["/map.gz"] = Page(data, "application/gzip")
+        return Crawl(site, sitemap=True).paths
+
+    for whole in (lines, xml):
+        half = len(whole) // 2
+        members = gzip.compress(whole[:half]) + gzip.compress(b"") + gzip.compress(whole[half:])
+        assert crawl(members) == crawl(members + bytes(512)) == set(paths)
+        packed = gzip.compress(whole)
+        for broken in (packed[: len(packed) // 2], packed[:-5], members[:-5]):
+            with pytest.raises(SourceError, match="breaks off") as caught:
+                crawl(broken)
+            assert not caught.value.permanent
+    with pytest.raises(SourceError, match="too many pieces"):
+        crawl(gzip.compress(b"") * 20_000)
+
+
+def test_a_sitemap_is_known_as_one(site: Site) -> None:
+    for path in ("/", "/a", "/b"):
+        site.html(path, path)
+    site.pages["/map.xml"] = Page(urlset(site, "/a", "/b"), "application/xml")
+    site.pages["/map.txt"] = Page(f"{site.url}/a\n{site.url}/b\n", "text/plain")
+    site.pages["/map.xml.gz"] = Page(gzip.compress(urlset(site, "/a", "/b").encode()), "application/gzip")
+    site.pages["/map?all=1"] = Page(
+        f'<?xml version="1.0"?><!-- x --><s:sitemapindex xmlns:s="urn:s"><s:sitemap><s:loc>{site.url}/map.xml</s:loc>'
+        "</s:sitemap></s:sitemapindex>",
+        "text/xml",
+    )
+    for start in ("/map.xml", "/map.txt", "/map.xml.gz", "/map?all=1"):
+        assert Crawl(site, start).paths == {"/a", "/b"}
+        connector = WebConnector(address=site.url + start, options=WebOptions(delay=0), state={})
+        assert "sitemap" in connector.check()
+        connector.close()
+    site.pages["/note.txt"] = Page(f"See\n{site.url}/a", "text/plain")
+    assert Crawl(site, "/note.txt").paths == {"/note.txt"}
+    for kind in ("application/xml", "application/json", "image/png"):
+        site.pages["/feed"] = Page("<rss></rss>", kind)
+        with pytest.raises(SourceError, match="enter the address of a page") as caught:
+            Crawl(site, "/feed")
+        assert caught.value.permanent
+
+
+def test_a_sitemap_that_lists_nothing_deletes_nothing(site: Site) -> None:
+    site.html("/", "Home")
+    site.html("/a", "A")
+    site.pages["/sitemap.xml"] = Page(urlset(site, "/a"), "application/xml")
+    state = Crawl(site, sitemap=True).state
+    for empty in ("<urlset></urlset>", "", "Under maintenance", urlset(site, "/other.png")):
+        site.pages["/sitemap.xml"] = Page(empty, "application/xml")
+        with pytest.raises(SourceError, match="lists no page") as caught:
+            Crawl(site, sitemap=True, state=state)
+        assert caught.value.permanent and "nothing was deleted" in str(caught.value)
+
+
+def test_a_start_that_robots_may_not_read_has_a_sitemap_all_the_same(site: Site) -> None:
+    site.html("/", "Home")
+    site.html("/a", "A")
+    site.html("/b", "B")
+    site.pages["/sitemap.xml"] = Page(urlset(site, "/a", "/b"), "application/xml")
+    site.pages["/robots.txt"] = Page("User-agent: *\nDisallow: /\nAllow: /a\n", "text/plain")
+    crawl = Crawl(site, sitemap=True)
+    assert crawl.paths == {"/a"} and "/" not in crawl.asked
+    site.pages["/robots.txt"] = Page("User-agent: *\nDisallow: /\n", "text/plain")
+    with pytest.raises(SourceError, match="does not let robots read the pages"):
+        Crawl(site, sitemap=True, state=crawl.state)
+
+
 def test_hostile_sitemaps_are_bounded(site: Site) -> None:
     site.fallback = lambda asked: Page(f"<p>{asked.path}</p>")
     site.pages["/robots.txt"] = Page(status=404)
@@ -410,7 +557,10 @@ def test_hostile_sitemaps_are_bounded(site: Site) -> None:
         assert time.monotonic() - started < 2 and not any("root" in path or "aaa" in path for path in paths)
     loop = f"<sitemapindex><sitemap><loc>{site.url}/sitemap.xml</loc></sitemap></sitemapindex>"
     site.pages["/sitemap.xml"] = Page(loop, "application/xml")
-    assert Crawl(site, sitemap=True).asked.count("/sitemap.xml") == 1
+    before = len(site.asked)
+    with pytest.raises(SourceError, match="lists no page"):
+        Crawl(site, sitemap=True)
+    assert site.paths()[before:].count("/sitemap.xml") == 1
 
 
 def test_the_start_may_move_within_its_site(site: Site) -> None:

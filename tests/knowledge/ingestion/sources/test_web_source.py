@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from django.urls import reverse
 
 from tests.knowledge.helpers import check_problem, run_job, send
 from tests.knowledge.ingestion.sources.sites import Page, Site, serve_site
@@ -106,6 +107,22 @@ def test_pages_that_cannot_be_had_fail_alone(shared: Any, site: Site, status: in
     assert again["documents"] == {"seen": 17, "changed": 0, "unchanged": 5, "deleted": 0, "failed": 12}
     site.html(f"/wall/{shut[0]}", "Open", f"The dunlin page that opened {status}.")
     assert sync(shared, source)["documents"]["changed"] == 1
+
+
+def test_a_crawl_that_is_cut_is_told(shared: Any, site: Site) -> None:
+    site.html("/long/", "Long", links=tuple(f"{n}" for n in range(9)))
+    for n in range(9):
+        site.html(f"/long/{n}", f"Number {n}")
+    source = make_source(shared, f"{site.url}/long/", max_pages=3)
+    job = sync(shared, source)
+    assert job["state"] == "SUCCESS" and "cut at 3 pages" in job["result"]["said"][0]
+    pages = [reverse("source-page", args=[source]), reverse("job-page", args=[job["id"]])]
+    for page in pages:
+        response = shared.ada.client.get(page)
+        assert response.status_code == 200 and "cut at 3 pages" in response.content.decode()
+    send(shared.ada, "patch", f"sources/{source}", {"options": {"max_pages": 100}})
+    assert "said" not in sync(shared, source)["result"]
+    assert "cut at" not in shared.ada.client.get(pages[0]).content.decode()
 
 
 def test_a_web_source_lies_where_it_may(shared: Any, site: Site) -> None:
