@@ -1,7 +1,7 @@
 """What a fetched page says of itself: its links, its true address, whether robots may keep it."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -15,6 +15,8 @@ from knowledge.ingestion.parse import SUPPORTED_EXTENSIONS
 MAX_LINKS = 2000
 MAX_HTML_BYTES = 10 * 2**20
 ROBOT = "ragsite"
+_ROBOT_NAME = re.compile(r"[a-z][a-z0-9_.*-]*")
+_WITH_VALUE = frozenset({"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"})
 _CHARSET = re.compile(rb"<meta[^>]{0,200}?charset\s*=", re.IGNORECASE)
 # They can be read, but on a web site they are machinery.
 _NEVER_INDEXED = frozenset({".js", ".ts", ".css", ".json", ".xml"})
@@ -53,7 +55,7 @@ def is_html(headers: Mapping[str, str]) -> bool:
 def read_page(body: bytes, headers: Mapping[str, str]) -> PageFacts:
     """Links and wishes of a page; of what is no HTML the headers alone."""
     canonical = _canonical_of_header(headers.get("Link", ""))
-    wishes = _wishes(headers.get("X-Robots-Tag", ""))
+    wishes = _wishes_of_header(_lines_of(headers, "X-Robots-Tag"))
     if not is_html(headers) or len(body) > MAX_HTML_BYTES:
         return PageFacts(canonical=canonical, index=not wishes & {"noindex", "none"})
     tree = LexborHTMLParser(body)
@@ -85,14 +87,29 @@ def read_page(body: bytes, headers: Mapping[str, str]) -> PageFacts:
 
 
 def _wishes(text: str) -> set[str]:
-    """``noindex, nofollow`` and ``ragsite: noindex``; what is said to another robot is not for us."""
+    """``noindex, nofollow`` of a page's own words."""
+    return {part.strip() for part in text.lower().split(",")}
+
+
+def _wishes_of_header(lines: Sequence[str]) -> set[str]:
+    """``noindex, nofollow`` and ``ragsite: noindex``; what is said to another robot, to the line's end, is not for us."""
     found = set()
-    for part in text.lower().split(","):
-        who, colon, what = part.partition(":")
-        if colon and who.strip() != ROBOT:
-            continue
-        found.add((what if colon else part).strip())
+    for line in lines:
+        for_us = True
+        for part in line.lower().split(","):
+            who, colon, what = (piece.strip() for piece in part.partition(":"))
+            if colon and _ROBOT_NAME.fullmatch(who) and who not in _WITH_VALUE:
+                for_us, part = who == ROBOT, what
+            if for_us:
+                found.add(part.strip())
     return found
+
+
+def _lines_of(headers: Mapping[str, str], name: str) -> list[str]:
+    """A header that may come several times, each as it was sent."""
+    if isinstance(headers, httpx2.Headers):
+        return headers.get_list(name)
+    return [headers[name]] if name in headers else []
 
 
 def _canonical_of_header(value: str) -> str:

@@ -321,6 +321,26 @@ def test_a_robots_txt_that_cannot_be_read_forbids_everything(site: Site, status:
     assert not caught.value.permanent and "/" not in site.paths()
 
 
+@pytest.mark.parametrize(
+    ("tags", "is_kept", "is_followed"),
+    [
+        (["otherbot: nofollow, noindex"], True, True),
+        (["otherbot: noindex", "nofollow"], True, False),
+        (["nofollow", "OtherBot: none"], True, False),
+        (["otherbot: noindex, ragsite: nofollow"], True, False),
+        (["Ragsite: noindex, nofollow"], False, False),
+        (["max-snippet: 20, noindex"], False, True),
+        (["unavailable_after: Friday, 25-Jun-27 15:00:00 GMT, noindex"], False, True),
+    ],
+)
+def test_a_header_for_another_robot_is_not_for_us(
+    site: Site, tags: list[str], is_kept: bool, is_followed: bool
+) -> None:
+    site.html("/", "Home", links=("/a",), headers=tuple(("X-Robots-Tag", tag) for tag in tags))
+    site.html("/a", "A")
+    assert Crawl(site).paths == ({"/"} if is_kept else set()) | ({"/a"} if is_followed else set())
+
+
 def test_spellings_of_one_page_are_one_document(site: Site) -> None:
     site.html("/", "Home", links=("/a?b=2&a=1", "/a?a=1&b=2#x", "/a?a=1&b=2&fbclid=9", "/moved", "/print",
                                   "/p;jsessionid=AB", "/x/../p", "/twin-1", "/orphan"))  # fmt: skip
