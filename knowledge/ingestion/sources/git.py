@@ -143,7 +143,7 @@ class GitConnector:
         before = str(self._before.get("commit", ""))
         head = clone.head()
         if head != commit:
-            head = clone.fetch_commit(ref)
+            head = clone.fetch_commit(ref, commit=commit)
         self._unchanged = before == head
         self._known_before = self._oids_of(clone, before) if before and not self._unchanged else set()
         self._commit = head
@@ -159,7 +159,7 @@ class GitConnector:
         """What the last sync had; empty when nobody knows it any more, after a forced push for instance."""
         try:
             if not clone.has(commit):
-                clone.fetch_commit(commit, target="refs/ragsite/before")
+                clone.fetch_commit(commit, commit=commit, target="refs/ragsite/before")
             return {entry.oid for entry in clone.entries(commit, folder=self._options.folder)}
         except (GitFailed, SourceError):
             return set()

@@ -111,16 +111,21 @@ class Clone:
             return False
         return True
 
-    def fetch_commit(self, ref: str, *, target: str = _HEAD) -> str:
+    def fetch_commit(self, ref: str, *, commit: str, target: str = _HEAD) -> str:
         """Fetches what a ref points to (a commit and its trees) and returns the commit's id. Contents come when asked for.
+
+        Args:
+            commit: an id of the repository, which tells the kind of all of them: SHA-1, or the longer SHA-256.
 
         Raises:
             GitFailed, SourceError.
         """
         if not (self._repository / "HEAD").is_file():
             self._git.run(
-                "init", "--quiet", "--bare", "--template=", str(self._repository), seconds=LOCAL_SECONDS
-            )
+                "init", "--quiet", "--bare", "--template=",
+                f"--object-format={'sha256' if len(commit) == 64 else 'sha1'}", str(self._repository),
+                seconds=LOCAL_SECONDS,
+            )  # fmt: skip
         self._git.run(
             *_PARTIAL, *_FETCH, "--depth=1", "--filter=blob:none", "--force", "origin", f"+{ref}:{target}",
             seconds=COMMIT_SECONDS, folder=self._repository,

@@ -43,14 +43,14 @@ class Repository:
     work: Path
 
     @classmethod
-    def make(cls, root: Path, name: str = "team/handbook.git") -> "Repository":
+    def make(cls, root: Path, name: str = "team/handbook.git", *, ids: str = "sha1") -> "Repository":
         bare, work = root / "served" / name, root / f"work-{name.replace('/', '-')}"
         bare.mkdir(parents=True)
-        git(bare, "init", "-q", "--bare", "-b", "main")
+        git(bare, "init", "-q", "--bare", "-b", "main", f"--object-format={ids}")
         git(bare, "config", "uploadpack.allowFilter", "true")
         git(bare, "config", "http.receivepack", "false")
         work.mkdir()
-        git(work, "init", "-q", "-b", "main")
+        git(work, "init", "-q", "-b", "main", f"--object-format={ids}")
         git(work, "remote", "add", "origin", str(bare))
         return cls(bare=bare, work=work)
 

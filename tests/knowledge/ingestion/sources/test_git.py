@@ -308,6 +308,24 @@ def test_a_tree_that_unfolds_without_end_is_stopped(
     assert "choose a sub-folder" in str(error) and error.permanent
 
 
+def test_a_repository_of_sha_256(
+    repository: Repository, site: GitSite, connect: Connect, tmp_path: Path
+) -> None:
+    longer = Repository.make(tmp_path, "team/longer.git", ids="sha256")
+    commit = longer.commit({"a.md": "# A", "docs/b.md": "# B"})
+    assert len(commit) == 64
+    url = site.address("team/longer.git")
+    assert commit[:10] in connect(url=url).check()
+    got, state, known = sync(connect, {}, url=url)
+    assert got == {"a.md": b"# A", "docs/b.md": b"# B"} and {len(oid) for oid in known.values()} == {64}
+    longer.commit({"a.md": "# A, changed"})
+    assert sync(connect, known, state, url=url)[0] == {"a.md": b"# A, changed"}
+    # What was fetched of a repository of the other kind does no harm.
+    repository.commit({"c.md": "# C"})
+    assert sync(connect, {}, state)[0] == {"c.md": b"# C"}
+    assert sync(connect, {}, url=url)[0].keys() == {"a.md", "docs/b.md"}
+
+
 # When it fails
 
 
