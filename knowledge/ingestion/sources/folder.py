@@ -1,23 +1,26 @@
 """A folder of the server, below the allowed root."""
 
 import os
+import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 from uuid import UUID
 
 from django.utils.translation import gettext_lazy as _
 
 from knowledge.ingestion.sources.base import SourceError, SourceItem
 from knowledge.ingestion.sources.kinds import SourceKind
-from knowledge.models import Source
+from knowledge.models import Document, Source
 from ragsite.core.config import config
 from tenants.models import Tenant
 from tenants.scope import require_tenant_id, unscoped
 
 MAX_ITEMS = 200_000
 RACY_SECONDS = 2.0  # the coarsest clock of a file system
+EMPTY_MARK = ".empty"  # a file of this name says that a folder is empty on purpose
+PASSED_OVER = frozenset({"lost+found"})  # the file system's own, which root alone may read
 
 
 def allowed_root() -> Path:
@@ -78,8 +81,7 @@ def resolve_folder(path: str) -> Path:
     return folder
 
 
-def _item_of(path: Path, uri: str) -> SourceItem:
-    known = path.stat()
+def _item_of(known: os.stat_result, uri: str) -> SourceItem:
     # The inode's own time too: tools that set a file's time back cannot set that.
     fingerprint = f"{known.st_size}-{known.st_mtime_ns}-{known.st_ctime_ns}-{known.st_ino}"
     if max(known.st_mtime, known.st_ctime) > time.time() - RACY_SECONDS:
@@ -93,11 +95,19 @@ class FolderConnector:
 
     Args:
         kept_for_others: names, in lower case, of folders directly below the allowed root that are passed over, too.
+        holds_documents: whether the source has given any documents yet.
     """
 
-    def __init__(self, folder: Path, *, kept_for_others: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        kept_for_others: frozenset[str] = frozenset(),
+        holds_documents: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._folder = folder
         self._root, self._kept_for_others = allowed_root(), kept_for_others
+        self._holds_documents = holds_documents
 
     def check(self) -> str:
         if not self._folder.is_dir():
@@ -109,14 +119,16 @@ class FolderConnector:
             # Not an empty folder: an unmounted disk must not delete every document.
             raise SourceError(f"The folder {self._folder.name} is not there any more.", permanent=False)
         found = 0
-        for directory, folders, files in os.walk(self._folder):
+        for directory, folders, files in os.walk(self._folder, onerror=self._refuse):
             others = self._kept_for_others if Path(directory) == self._root else ()
             folders[:] = sorted(
-                name for name in folders if not name.startswith(".") and name.lower() not in others
+                name
+                for name in folders
+                if not name.startswith(".") and name not in PASSED_OVER and name.lower() not in others
             )
             for name in sorted(files):
                 path = Path(directory) / name
-                if name.startswith(".") or path.is_symlink() or not path.is_file():
+                if name.startswith(".") or (known := self._look_at(path)) is None:
                     continue
                 found += 1
                 if found > MAX_ITEMS:
@@ -124,7 +136,34 @@ class FolderConnector:
                         f"The folder holds more than {MAX_ITEMS} files: make several sources of its sub-folders.",
                         permanent=True,
                     )
-                yield _item_of(path, path.relative_to(self._folder).as_posix())
+                yield _item_of(known, path.relative_to(self._folder).as_posix())
+        if not found and not (self._folder / EMPTY_MARK).exists() and self._holds_documents():
+            # What is left of a disk that is not mounted is an empty folder.
+            raise SourceError(
+                f"The folder {self._folder.name} is empty, but was not before: mount its disk again. If it is empty on "
+                f"purpose, put a file named {EMPTY_MARK} into it, or delete the source. Nothing was deleted.",
+                permanent=False,
+            )
+
+    def _look_at(self, path: Path) -> os.stat_result | None:
+        """What is known of a file; nothing of a link, of what is no file, and of what has just gone."""
+        try:
+            known = os.lstat(path)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            self._refuse(error)
+        return known if stat.S_ISREG(known.st_mode) else None
+
+    def _refuse(self, error: OSError) -> NoReturn:
+        """A part that cannot be read says nothing about what is in it: the whole list is not to be relied on."""
+        path = Path(error.filename or self._folder).relative_to(self._folder.parent)
+        shown = os.fsencode(path).decode("utf-8", "replace")
+        raise SourceError(
+            f"“{shown[:200]}” cannot be read ({error.strerror}): mend its disk, or let the user that ragsite runs as read "
+            "it. Nothing was deleted.",
+            permanent=False,
+        )
 
     def fetch(self, item: SourceItem) -> bytes:
         # O_NOFOLLOW: a file that has become a link since it was listed could point anywhere.
@@ -145,7 +184,11 @@ class FolderConnector:
 def _connect(source: Source) -> FolderConnector:
     # What the operator named may be any folder; those of other tenants inside it are passed over all the same.
     folder = Path(source.path) if source.trusted else resolve_folder(source.path)
-    return FolderConnector(folder, kept_for_others=folders_of_others())
+    return FolderConnector(
+        folder,
+        kept_for_others=folders_of_others(),
+        holds_documents=lambda: Document.objects.filter(source=source, deleted_at__isnull=True).exists(),
+    )
 
 
 def _read_place(typed: str, options: Any) -> str:

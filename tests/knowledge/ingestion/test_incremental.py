@@ -224,6 +224,7 @@ def test_what_is_gone_from_a_source_is_gone_from_answers_and_caches_at_once(
     file = write(
         tmp_path / "pangolin.md", "# Pangolin\n\nThe pangolin tunnel ends at port 6161 of the hub.\n"
     )
+    write(tmp_path / "other.md", "# Other\n\nSomething else stays.\n")  # an empty folder would be asked about
     source = make_source(tmp_path, collection=collection)
     from knowledge.embedding.factory import embedder
 

@@ -1,5 +1,6 @@
 """Folder sources: what is new, changed, unchanged, gone, broken; and what a schedule is."""
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -119,6 +120,58 @@ def test_a_folder_that_is_away_deletes_nothing(shared: Any, root: Path) -> None:
     os.symlink("/etc", folder)
     assert sync(shared, source)["state"] == "FAILURE"
     assert list(documents_of(shared, source)) == ["a.md"]
+
+
+def test_an_empty_folder_that_was_not_empty_deletes_nothing_unless_it_is_meant(
+    shared: Any, root: Path
+) -> None:
+    folder = root / "disk"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "sub" / "a.md").write_text("# A\n\nText.\n")
+    source = add_source(shared, folder)
+    sync(shared, source)
+    (folder / "sub" / "a.md").rename(root / "a.md")
+    for there in ("an empty sub-folder", "nothing"):
+        job = sync(shared, source)
+        assert job["state"] != "SUCCESS" and "mount its disk again" in job["error"], there
+        assert list(documents_of(shared, source)) == ["sub/a.md"]
+        send(shared.ada, "delete", f"tasks/{job['id']}")
+        if (folder / "sub").is_dir():
+            (folder / "sub").rmdir()
+    # Emptied on purpose.
+    (folder / ".empty").touch()
+    job = sync(shared, source)
+    assert job["state"] == "SUCCESS" and job["documents"]["deleted"] == 1
+    assert not documents_of(shared, source)
+
+
+@pytest.mark.parametrize(("call", "path"), [("scandir", "sub"), ("lstat", "sub/b.md")])
+def test_a_part_that_cannot_be_read_deletes_nothing(
+    call: str, path: str, shared: Any, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = root / f"ailing-{call}"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "lost+found").mkdir()
+    (folder / "a.md").write_text("# A\n\nText.\n")
+    (folder / "sub" / "b.md").write_text("# B\n\nText.\n")
+    source = add_source(shared, folder)
+    sync(shared, source)
+    (folder / "c.md").write_text("# C\n\nText.\n")
+    real, broken = getattr(os, call), {str(folder / path), str(folder / "lost+found")}
+
+    def fail(asked: Any, *args: Any, **options: Any) -> Any:
+        if str(asked) in broken:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(asked))
+        return real(asked, *args, **options)
+
+    monkeypatch.setattr(os, call, fail)
+    job = sync(shared, source)
+    assert job["state"] != "SUCCESS" and f"“{folder.name}/{path}” cannot be read (Stale" in job["error"]
+    assert job["documents"]["deleted"] == 0 and set(documents_of(shared, source)) == {"a.md", "sub/b.md"}
+    broken.remove(str(folder / path))
+    send(shared.ada, "delete", f"tasks/{job['id']}")
+    job = sync(shared, source)
+    assert job["state"] == "SUCCESS" and set(documents_of(shared, source)) == {"a.md", "c.md", "sub/b.md"}
 
 
 def test_what_a_source_says_reaches_its_documents(shared: Any, root: Path) -> None:
