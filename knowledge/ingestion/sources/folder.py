@@ -90,12 +90,31 @@ def _item_of(known: os.stat_result, uri: str) -> SourceItem:
     return SourceItem(uri=uri, size=known.st_size, fingerprint=fingerprint)
 
 
+def _open_below(folder: Path, uri: str) -> int:
+    """A descriptor of a file, opened folder by folder from the file system's root: none of them may be a link.
+
+    What is one by now, though it was none when the folder was listed, could lead anywhere.
+    """
+    *folders, name = (folder / uri).parts[1:]
+    descriptor = os.open("/", os.O_PATH)
+    try:
+        for each in folders:
+            below = os.open(each, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=descriptor)
+            os.close(descriptor)
+            descriptor = below
+        # A pipe that has taken the place of a file would keep its reader waiting.
+        return os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=descriptor)
+    finally:
+        os.close(descriptor)
+
+
 class FolderConnector:
     """Files of a folder and its sub-folders. Hidden ones and symbolic links are passed over.
 
     Args:
+        folder: its real path.
         kept_for_others: names, in lower case, of folders directly below the allowed root that are passed over, too.
-        holds_documents: whether the source has given any documents yet.
+        holds_documents: whether documents of it are known.
     """
 
     def __init__(
@@ -166,9 +185,7 @@ class FolderConnector:
         )
 
     def fetch(self, item: SourceItem) -> bytes:
-        # O_NOFOLLOW: a file that has become a link since it was listed could point anywhere.
-        descriptor = os.open(self._folder / item.uri, os.O_RDONLY | os.O_NOFOLLOW)
-        with os.fdopen(descriptor, "rb") as file:
+        with os.fdopen(_open_below(self._folder, item.uri), "rb") as file:
             return file.read(config().max_upload_bytes + 1)
 
     def state(self) -> dict[str, Any]:
@@ -183,7 +200,7 @@ class FolderConnector:
 
 def _connect(source: Source) -> FolderConnector:
     # What the operator named may be any folder; those of other tenants inside it are passed over all the same.
-    folder = Path(source.path) if source.trusted else resolve_folder(source.path)
+    folder = Path(source.path).resolve() if source.trusted else resolve_folder(source.path)
     return FolderConnector(
         folder,
         kept_for_others=folders_of_others(),

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
+from knowledge.ingestion.sources.folder import FolderConnector
 from ragsite.core.config import config
 from tests.knowledge.helpers import check_problem, conforms, run_job, send
 from tests.knowledge.shared import _django_db_helper, on_shared_cast  # noqa: F401
@@ -172,6 +173,21 @@ def test_a_part_that_cannot_be_read_deletes_nothing(
     send(shared.ada, "delete", f"tasks/{job['id']}")
     job = sync(shared, source)
     assert job["state"] == "SUCCESS" and set(documents_of(shared, source)) == {"a.md", "c.md", "sub/b.md"}
+
+
+@pytest.mark.parametrize("swapped", ["docs/sub/a.md", "docs/sub", "docs", ""])
+def test_what_becomes_a_link_after_it_was_listed_is_not_read(swapped: str, tmp_path: Path) -> None:
+    folder, elsewhere = tmp_path / "folder", tmp_path / "elsewhere"
+    for each in (folder, elsewhere):
+        (each / "docs" / "sub").mkdir(parents=True)
+        (each / "docs" / "sub" / "a.md").write_text(f"In {each.name}.")
+    connector = FolderConnector(folder)
+    (item,) = connector.list_items()
+    assert connector.fetch(item) == b"In folder."
+    (folder / swapped).rename(tmp_path / "moved")
+    (folder / swapped).symlink_to(elsewhere / swapped)
+    with pytest.raises(OSError, match=r"Not a directory|Too many levels of symbolic links"):
+        connector.fetch(item)
 
 
 def test_what_a_source_says_reaches_its_documents(shared: Any, root: Path) -> None:
