@@ -36,7 +36,7 @@ class JobLost(Exception):
 
 
 class JobGivesWay(Exception):
-    """The job has had its turn, and others wait."""
+    """The job has had its turn, and others wait, or the worker's time for it is up."""
 
 
 class JobRun:
@@ -48,9 +48,9 @@ class JobRun:
 
     def __init__(self, job: Job, run: uuid.UUID) -> None:
         self.job = job
-        self.begun = time.monotonic()
         # A worker died, or something else went wrong, since the job got further: one document at a time.
         self.is_careful = job.attempts > 1
+        self.got_further = False
         self._mine = Q(pk=job.pk, run=run, state=Job.State.PROGRESS)
         self._counts: dict[str, int] = {}
         self._values: dict[str, Any] = {}
@@ -167,6 +167,7 @@ class JobRun:
     def get_further(self) -> None:
         """Something was finished for good: what a worker died of before does not count any more."""
         self._values["at"] = ""
+        self.got_further = True
         if self.job.attempts > 1 and self.job.kind != Job.Kind.DOCUMENT:
             self.job.attempts = 1
             self._values["attempts"] = 1
@@ -219,13 +220,17 @@ class JobRun:
             self._values["progress"] = 100
         return self._end()
 
-    def give_back(self) -> bool:
-        """Puts the job into the queue again, behind those who waited."""
+    def give_back(self, *, counts: bool = False) -> bool:
+        """Puts the job into the queue again, behind those who waited.
+
+        Args:
+            counts: as a try that was in vain.
+        """
         self._values |= {
             "state": Job.State.PENDING,
             "run": None,
             "waiting_since": timezone.now(),
-            "attempts": 0,
+            "attempts": self.job.attempts if counts else 0,
         }
         self._values |= {"step": "waiting", "at": ""}
         return self._end()

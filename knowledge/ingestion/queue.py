@@ -8,6 +8,7 @@ import time
 from datetime import datetime, timedelta
 from uuid import UUID
 
+from django.conf import settings
 from django.db.models import Case, Exists, F, IntegerField, OuterRef, Q, Subquery, Value, When
 from django.utils import timezone
 
@@ -22,6 +23,9 @@ PATIENCE = timedelta(seconds=60)
 LOOK_SECONDS = 2.0
 # Looking through the source again costs at most this share of a turn.
 LISTING_SHARE = 0.2
+# A turn ends so long before Celery would end it, whether anybody waits or not; and so long after listing at the earliest.
+MARGIN_SECONDS = 300.0
+LEAST_SECONDS = 200.0
 
 
 def _due(now: datetime) -> Q:
@@ -66,28 +70,40 @@ def _others_wait(job: Job) -> bool:
 
 
 class Turn:
-    """A long job's time until it gives way; looked at between documents."""
+    """A long job's time until it gives way; looked at between documents, and between batches of their vectors."""
 
     def __init__(self, run: JobRun) -> None:
         self._run = run
-        self._ends = time.monotonic() + config().ingest_turn_seconds
+        self._begun = time.monotonic()
+        self._ends = self._begun + config().ingest_turn_seconds
+        self._last = self._begun + settings.CELERY_TASK_SOFT_TIME_LIMIT - MARGIN_SECONDS
         self._looked = 0.0
 
     def has_listed(self) -> None:
         """The source is listed: a job that gives way has to do that again, so the turn is long enough to be worth it."""
-        begun = self._run.begun
-        self._ends = max(self._ends, time.monotonic() + (time.monotonic() - begun) / LISTING_SHARE)
+        now = time.monotonic()
+        self._ends = max(self._ends, now + (now - self._begun) / LISTING_SHARE)
+        self._last = max(self._last, now + LEAST_SECONDS)
 
     def give_way(self) -> None:
         """
         Raises:
-            JobGivesWay: the turn is over and somebody waits.
+            JobGivesWay: the turn is over and somebody waits, or as ``end_in_time``.
         """
+        self.end_in_time()
         now = time.monotonic()
         if now < self._ends or now - self._looked < LOOK_SECONDS:
             return
         self._looked = now
         if _others_wait(self._run.job):
+            raise JobGivesWay
+
+    def end_in_time(self) -> None:
+        """
+        Raises:
+            JobGivesWay: Celery's limit is near; what is done stays, and another task goes on.
+        """
+        if time.monotonic() >= self._last:
             raise JobGivesWay
 
 

@@ -5,6 +5,7 @@ from datetime import timedelta
 from uuid import UUID
 
 import structlog
+from celery.exceptions import SoftTimeLimitExceeded
 from django.db import connections
 from django.db.utils import InterfaceError, OperationalError
 from django.utils import timezone
@@ -34,6 +35,10 @@ logger = structlog.get_logger(__name__)
 
 RETRY_SECONDS = 60.0  # doubled at each try
 DATABASE_SECONDS = 3.0
+TOO_LONG = (
+    "It did not get further in the time that a worker has for it, three times: split the source or the document into "
+    "smaller ones, or tell the operator."
+)
 
 
 def serve_next_job(*, embedder: Embedder) -> None:
@@ -54,7 +59,7 @@ def run_claimed_job(*, job_id: str | UUID, embedder: Embedder, gives_way: bool =
     What fails for the moment is put into the queue again, three tries in all; what fails for good is kept as a dead letter.
 
     Args:
-        gives_way: put it into the queue again when its turn is over and others wait.
+        gives_way: put it into the queue again when its turn is over and others wait, and before Celery's limit in any case.
 
     Raises:
         Errors that are nobody's but the program's, after the job was marked as failed.
@@ -65,8 +70,9 @@ def run_claimed_job(*, job_id: str | UUID, embedder: Embedder, gives_way: bool =
         try:
             _work(run=run, embedder=embedder, turn=Turn(run) if gives_way else None)
         except JobGivesWay:
-            if run.give_back():
-                send_job_again(job_id=run.job.pk)
+            _give_back(run)
+        except SoftTimeLimitExceeded:
+            _end_at_limit(run)
         except JobCancelled:
             _end_cancelled(run)
         except JobLost:
@@ -94,7 +100,7 @@ def _work(*, run: JobRun, embedder: Embedder, turn: Turn | None) -> None:
     version = Corpus.current_version()
     if job.kind == Job.Kind.DOCUMENT:
         assert job.document is not None
-        failed = _index_stored(run=run, document_id=job.document.pk, embedder=embedder, alone=True)
+        failed = _index_stored(run=run, document_id=job.document.pk, embedder=embedder, turn=turn, alone=True)
         if failed:
             run.finish(state=Job.State.FAILURE, error=failed)
             bury_job(job=job, reason=failed)
@@ -133,7 +139,7 @@ def _index_again(*, run: JobRun, embedder: Embedder, turn: Turn | None) -> None:
         run.report(progress=100 * number // len(ids))
         if turn is not None:
             turn.give_way()
-        _index_stored(run=run, document_id=document_id, embedder=embedder, alone=False)
+        _index_stored(run=run, document_id=document_id, embedder=embedder, turn=turn, alone=False)
 
 
 def documents_of_job(job: Job) -> list[UUID]:
@@ -148,7 +154,9 @@ def documents_of_job(job: Job) -> list[UUID]:
     return list(documents.order_by("created_at", "id").values_list("pk", flat=True))
 
 
-def _index_stored(*, run: JobRun, document_id: UUID, embedder: Embedder, alone: bool) -> str:
+def _index_stored(
+    *, run: JobRun, document_id: UUID, embedder: Embedder, turn: Turn | None, alone: bool
+) -> str:
     """Indexes one document from its stored original; returns why it failed, if it did."""
     document = Document.objects.select_related("collection").defer("text").filter(pk=document_id).first()
     if alone:
@@ -169,6 +177,8 @@ def _index_stored(*, run: JobRun, document_id: UUID, embedder: Embedder, alone: 
         if alone:
             run.report(step="embedding" if share > 0.1 else "chunking", progress=int(100 * share))
         run.check(now=share > 0.1)
+        if turn is not None and share > 0.1:
+            turn.end_in_time()
 
     try:
         data = read_original(tenant_id=document.tenant_id, stored_name=pending)
@@ -205,6 +215,20 @@ def _index_stored(*, run: JobRun, document_id: UUID, embedder: Embedder, alone: 
     run.get_further()
     run.report(changed=1, chunks_added=result.added, chunks_kept=result.kept, chunks_removed=result.removed)
     return ""
+
+
+def _give_back(run: JobRun, *, counts: bool = False) -> None:
+    if run.give_back(counts=counts):
+        send_job_again(job_id=run.job.pk)
+
+
+def _end_at_limit(run: JobRun) -> None:
+    """Celery's limit came all the same, in the middle of something long: another task goes on, as long as that is of use."""
+    connections["default"].close()  # a statement may have been cut off
+    if run.got_further or run.job.attempts < MAX_ATTEMPTS:
+        _give_back(run, counts=not run.got_further)
+    else:
+        _end_failed(run, SourceError(TOO_LONG, permanent=True))
 
 
 def _end_cancelled(run: JobRun) -> None:

@@ -58,7 +58,7 @@ def sync_source(
 
     Args:
         force: index unchanged documents too.
-        turn: to be given up when it is over and others wait.
+        turn: to be given up when it is over and others wait, and before Celery's limit.
 
     Raises:
         SourceError: the source as a whole cannot be read; nothing was deleted.
@@ -80,6 +80,7 @@ def sync_source(
             connector=connector,
             known=known,
             force=force,
+            turn=turn,
         )
         for item in items:
             if turn is not None and sync.is_settled:
@@ -109,9 +110,11 @@ class _Sync:
         connector: SourceConnector,
         known: Known,
         force: bool,
+        turn: Turn | None,
     ) -> None:
         self.source, self.run, self.embedder = source, run, embedder
         self.aside, self.connector, self.known, self.force = aside, connector, known, force
+        self.turn = turn
         self._batch: list[tuple[SourceItem, Prepared]] = []
         self._batch_begun = 0.0
         self._later: list[SourceItem] = []
@@ -188,7 +191,7 @@ class _Sync:
         new = {each.document.pk for each in prepared if each.document._state.adding}
         texts = {digest: text for each in prepared for digest, text in each.texts.items()}
         try:
-            store_vectors(texts=texts, embedder=self.embedder, on_progress=lambda share: self._look(now=True))
+            store_vectors(texts=texts, embedder=self.embedder, on_progress=lambda share: self._look_between())
             swap_documents(
                 prepared=prepared,
                 before_commit=self.run.lock,
@@ -278,7 +281,7 @@ class _Sync:
                 document=document,
                 original=original,
                 embedder=self.embedder,
-                on_progress=lambda share: self._look(),
+                on_progress=lambda share: self.run.report(),
                 title=document.given_title or item.title,
             )
         except ParseError as error:
@@ -360,10 +363,12 @@ class _Sync:
         progress = 100 * self._done // max(1, len(self.known.items))
         self.run.report(step=None, progress=progress, **counts)
 
-    def _look(self, *, now: bool = False) -> None:
+    def _look_between(self) -> None:
+        """Between two batches of vectors, of which those that are made stay."""
         self.run.report()
-        if now:
-            self.run.check(now=True)
+        self.run.check(now=True)
+        if self.turn is not None:
+            self.turn.end_in_time()
 
 
 def _delete_gone(*, source: Source, documents: list[Document], run: JobRun) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from celery.exceptions import SoftTimeLimitExceeded
 from django.db import IntegrityError, connections, transaction
 
 from knowledge.ingestion import index
@@ -34,9 +35,10 @@ def inside(shared: Any) -> Iterator[None]:
             Job.objects.filter(state__in=["PENDING", "PROGRESS"]).update(state="CANCELLED")
 
 
-def many(folder: Path, number: int) -> Path:
+def many(folder: Path, number: int, *, about: str = "document") -> Path:
+    """Documents; of those about the same the vectors may be there already."""
     for n in range(number):
-        write(folder / f"{n:03}.md", f"# Document {n}\n\nThe text of document {n}.\n")
+        write(folder / f"{n:03}.md", f"# Document {n}\n\nThe text of {about} {n}.\n")
     return folder
 
 
@@ -133,6 +135,98 @@ def test_a_large_tenant_gives_way_to_a_small_one(
     # It was interrupted, and tells of its work as one.
     assert (job.seen, job.changed, job.unchanged, job.chunks_added) == (60, 60, 0, 60)
     assert job.result["totals"] == {"added": 60} and job.attempts == 1
+
+
+class Clock:
+    """The time that turns go by; it passes where a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def passes(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.mark.parametrize("kind", ["sync", "reindex"])
+def test_a_job_that_nobody_waits_for_ends_its_turn_before_the_worker_would(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from knowledge.ingestion import queue
+    from knowledge.ingestion import sync as syncing
+
+    clock = Clock()
+    monkeypatch.setattr(queue, "time", clock)
+    monkeypatch.setattr(syncing, "BATCH_DOCUMENTS", 1)
+    source = make_source(many(tmp_path, 5, about=f"a lone {kind}"))
+    if kind == "sync":
+        job, _ = start_sync_job(source=source)
+    else:
+        sync(source)
+        job = create_job(kind="reindex", source=source)
+        Document.objects.filter(source=source).update(given_title="Another")
+    turns = 0
+    # Each document takes half of what a worker has for a task.
+    while next_job() is not None:
+        turns += 1
+        assert turns <= 5
+        begun = clock.now
+        serve_next_job(embedder=CountingEmbedder(before_batch=lambda: clock.passes(1700)))
+        assert clock.now - begun <= 3500
+    job.refresh_from_db()
+    assert (job.state, job.error, job.attempts) == ("SUCCESS", "", 1) and turns >= 2
+    assert (job.seen, job.changed, job.failed) == (5, 5, 0)
+
+
+def test_listing_that_took_nearly_all_of_the_time_is_followed_by_some_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from knowledge.ingestion import queue
+
+    clock = Clock()
+    monkeypatch.setattr(queue, "time", clock)
+    listing = FolderConnector.list_items
+
+    def crawl(connector: Any) -> Any:
+        clock.passes(3250)
+        return listing(connector)
+
+    monkeypatch.setattr(FolderConnector, "list_items", crawl)
+    job, _ = start_sync_job(source=make_source(many(tmp_path, 2)))
+    serve_next_job(embedder=CountingEmbedder())
+    job.refresh_from_db()
+    assert job.state == "SUCCESS" and job.changed == 2
+
+
+def test_the_workers_own_limit_is_no_failure_unless_nothing_gets_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from knowledge.ingestion import sync as syncing
+
+    monkeypatch.setattr(syncing, "BATCH_DOCUMENTS", 1)
+    good = iter([True, False])
+
+    def reach_the_limit() -> None:
+        if not next(good, False):
+            raise SoftTimeLimitExceeded
+
+    def serve() -> Job:
+        serve_next_job(embedder=CountingEmbedder(before_batch=reach_the_limit))
+        job.refresh_from_db()
+        return job
+
+    source = make_source(many(tmp_path, 3, about="a limit"))
+    job, _ = start_sync_job(source=source)
+    # One document was done: that does not count against the job.
+    assert (serve().state, job.attempts, job.changed, job.error) == ("PENDING", 0, 1, "")
+    # Three times in vain.
+    assert (serve().state, job.attempts) == ("PENDING", 1)
+    assert (serve().state, job.attempts) == ("PENDING", 2)
+    assert serve().state == "FAILURE" and job.error.startswith("It did not get further")
+    assert list(documents_of(source)) == ["000.md"]
+    assert sync(source).changed == 2
 
 
 def test_small_before_large_and_who_was_served_longest_ago(tmp_path: Path, shared: Any) -> None:
