@@ -12,6 +12,7 @@ from django.utils.translation import gettext_lazy as _
 
 from knowledge.ingestion.sources.base import SourceError, SourceItem
 from knowledge.ingestion.sources.kinds import SourceKind
+from knowledge.ingestion.sources.said import MAX_NAME, UNNAMEABLE, name_some, readable
 from knowledge.models import Document, Source
 from ragsite.core.config import config
 from tenants.models import Tenant
@@ -127,6 +128,7 @@ class FolderConnector:
         self._folder = folder
         self._root, self._kept_for_others = allowed_root(), kept_for_others
         self._holds_documents = holds_documents
+        self._said: list[str] = []
 
     def check(self) -> str:
         if not self._folder.is_dir():
@@ -137,7 +139,7 @@ class FolderConnector:
         if not self._folder.is_dir():
             # Not an empty folder: an unmounted disk must not delete every document.
             raise SourceError(f"The folder {self._folder.name} is not there any more.", permanent=False)
-        found = 0
+        found, unnameable = 0, []
         for directory, folders, files in os.walk(self._folder, onerror=self._refuse):
             others = self._kept_for_others if Path(directory) == self._root else ()
             folders[:] = sorted(
@@ -155,7 +157,12 @@ class FolderConnector:
                         f"The folder holds more than {MAX_ITEMS} files: make several sources of its sub-folders.",
                         permanent=True,
                     )
-                yield _item_of(known, path.relative_to(self._folder).as_posix())
+                uri = path.relative_to(self._folder).as_posix()
+                if len(uri) > MAX_NAME or uri != readable(uri):
+                    unnameable.append(readable(uri))
+                    continue
+                yield _item_of(known, uri)
+        self._said = name_some(UNNAMEABLE, unnameable)
         if not found and not (self._folder / EMPTY_MARK).exists() and self._holds_documents():
             # What is left of a disk that is not mounted is an empty folder.
             raise SourceError(
@@ -176,10 +183,9 @@ class FolderConnector:
 
     def _refuse(self, error: OSError) -> NoReturn:
         """A part that cannot be read says nothing about what is in it: the whole list is not to be relied on."""
-        path = Path(error.filename or self._folder).relative_to(self._folder.parent)
-        shown = os.fsencode(path).decode("utf-8", "replace")
+        path = readable(Path(error.filename or self._folder).relative_to(self._folder.parent))
         raise SourceError(
-            f"“{shown[:200]}” cannot be read ({error.strerror}): mend its disk, or let the user that ragsite runs as read "
+            f"“{path[:200]}” cannot be read ({error.strerror}): mend its disk, or let the user that ragsite runs as read "
             "it. Nothing was deleted.",
             permanent=False,
         )
@@ -189,7 +195,7 @@ class FolderConnector:
             return file.read(config().max_upload_bytes + 1)
 
     def state(self) -> dict[str, Any]:
-        return {}
+        return {"said": self._said} if self._said else {}
 
     def stop(self) -> None:
         """Nothing takes long."""

@@ -31,13 +31,13 @@ from knowledge.ingestion.sources.kinds import (
     open_credentials,
     stored_options,
 )
+from knowledge.ingestion.sources.said import MAX_NAME, UNNAMEABLE, name_some
 from knowledge.models import Source
 from ragsite.core.config import config
 
 MAX_ITEMS = 200_000
 CHECK_SECONDS, LOOK_SECONDS = 9.0, 60.0
 BATCH = 500
-_TOLD = 5
 _LFS = b"version https://git-lfs.github.com/spec/"
 
 
@@ -175,7 +175,7 @@ class GitConnector:
                 submodules.append(entry.path)
             elif entry.mode == "120000":
                 links.append(entry.path)
-            elif len(entry.path) > 1000 or "\ufffd" in entry.path:
+            elif len(entry.path) > MAX_NAME or "\ufffd" in entry.path:
                 unnameable.append(entry.path[:100])
             elif entry.mode.startswith("100"):
                 files.append(entry)
@@ -183,15 +183,10 @@ class GitConnector:
             raise SourceError(
                 f"The repository holds more than {MAX_ITEMS} documents: choose a sub-folder.", permanent=True
             )
-        self._say("Submodules are not followed; make sources of them: {}", submodules)
-        self._say("Symbolic links are not followed: {}", links)
-        self._say("The names of these are too long or not in UTF-8: {}", unnameable)
+        self._said += name_some("Submodules are not followed; make sources of them: {}", submodules)
+        self._said += name_some("Symbolic links are not followed: {}", links)
+        self._said += name_some(UNNAMEABLE, unnameable)
         return files
-
-    def _say(self, words: str, paths: list[str]) -> None:
-        if paths:
-            more = f" and {len(paths) - _TOLD} more" if len(paths) > _TOLD else ""
-            self._said.append(words.format(", ".join(path[:200] for path in paths[:_TOLD])) + more + ".")
 
     def fetch(self, item: SourceItem) -> bytes:
         clone, oid, limit = self._clone, item.fingerprint, config().max_upload_bytes

@@ -175,6 +175,24 @@ def test_a_part_that_cannot_be_read_deletes_nothing(
     assert job["state"] == "SUCCESS" and set(documents_of(shared, source)) == {"a.md", "c.md", "sub/b.md"}
 
 
+def test_names_that_cannot_be_kept_are_passed_over_and_told(shared: Any, root: Path) -> None:
+    folder = root / "names"
+    deep = folder.joinpath(*["d" * 200] * 5)
+    deep.mkdir(parents=True)
+    (deep / "long.md").write_text("# Long\n\nText.\n")
+    (folder / "größe.md").write_text("# Size\n\nText.\n")
+    (folder / os.fsdecode(b"old\xfc.md")).write_text("# Old\n\nText.\n")
+    (folder / os.fsdecode(b"m\xfcll")).mkdir()
+    (folder / os.fsdecode(b"m\xfcll") / "b.md").write_text("# B\n\nText.\n")
+    source = add_source(shared, folder)
+    job = sync(shared, source)
+    assert job["state"] == "SUCCESS" and job["documents"]["failed"] == 0, job
+    assert list(documents_of(shared, source)) == ["größe.md"]
+    page = shared.ada.client.get(f"/sources/{source}/").content.decode()
+    assert "rename them" in page and "old�.md" in page and "m�ll/b.md" in page
+    assert sync(shared, source)["documents"]["unchanged"] == 1
+
+
 @pytest.mark.parametrize("swapped", ["docs/sub/a.md", "docs/sub", "docs", ""])
 def test_what_becomes_a_link_after_it_was_listed_is_not_read(swapped: str, tmp_path: Path) -> None:
     folder, elsewhere = tmp_path / "folder", tmp_path / "elsewhere"
