@@ -1,16 +1,18 @@
 """Vectors by text: computed once for a text and a model in a tenant, and found again when the text comes back."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from hashlib import sha256
 
 from django.utils import timezone
 
 from knowledge.embedding.base import Embedder
 from knowledge.embedding.factory import embedder_for
+from knowledge.ingestion.aside import Aside
 from knowledge.models import Embedding, EmbeddingSpace
 from tenants.scope import atomic, require_tenant_id
 
-BATCH = 32  # a cancelled job ends between two of them
+BATCH = 32
 
 
 def text_hash(text: str) -> bytes:
@@ -53,7 +55,8 @@ def store_vectors(
     Args:
         texts: by ``text_hash``.
         embedder: for a tenant's first space, and for the space of its name.
-        on_progress: called with the share done, 0–1, after each batch; may raise to end the work.
+        on_progress: called with the share done, 0–1, after each batch and some five times a second while one is made; may
+            raise to end the work, however long the model still takes for its batch.
     """
     active = active_space(embedder=embedder)
     of_space = embedder if embedder.name == active.model else embedder_for(active.model)
@@ -70,7 +73,7 @@ def fill_space(
     """Embeds those texts whose vectors the space does not hold, and returns how many they were.
 
     Nothing is held open while the model works: each batch is committed by itself, and a vector that nobody comes to use is
-    harmless.
+    harmless. ``on_progress`` as in ``store_vectors``.
     """
     wanted = list(texts)
     held: set[bytes] = set()
@@ -80,15 +83,23 @@ def fill_space(
         rows.filter(unused_since__isnull=False).update(unused_since=None)
         held |= {bytes(each) for each in rows.values_list("text_hash", flat=True)}
     missing = [each for each in wanted if each not in held]
-    for begin in range(0, len(missing), BATCH):
-        batch = missing[begin : begin + BATCH]
-        vectors = embedder.embed([texts[each] for each in batch])
-        Embedding.objects.bulk_create(
-            [
-                Embedding(tenant_id=require_tenant_id(), space=space, text_hash=each, vector=vector)
-                for each, vector in zip(batch, vectors, strict=True)
-            ],
-            ignore_conflicts=True,
-        )
-        on_progress(min(begin + BATCH, len(missing)) / len(missing))
+    if not missing:
+        return 0
+    share = 0.0
+    aside = Aside(look_round=lambda: on_progress(share))
+    try:
+        for begin in range(0, len(missing), BATCH):
+            batch = missing[begin : begin + BATCH]
+            vectors = aside.call(partial(embedder.embed, [texts[each] for each in batch]))
+            Embedding.objects.bulk_create(
+                [
+                    Embedding(tenant_id=require_tenant_id(), space=space, text_hash=each, vector=vector)
+                    for each, vector in zip(batch, vectors, strict=True)
+                ],
+                ignore_conflicts=True,
+            )
+            share = min(begin + BATCH, len(missing)) / len(missing)
+            on_progress(share)
+    finally:
+        aside.close(lambda: None)
     return len(missing)

@@ -191,7 +191,7 @@ class _Sync:
         new = {each.document.pk for each in prepared if each.document._state.adding}
         texts = {digest: text for each in prepared for digest, text in each.texts.items()}
         try:
-            store_vectors(texts=texts, embedder=self.embedder, on_progress=lambda share: self._look_between())
+            store_vectors(texts=texts, embedder=self.embedder, on_progress=lambda share: self._look_round())
             swap_documents(
                 prepared=prepared,
                 before_commit=self.run.lock,
@@ -363,8 +363,8 @@ class _Sync:
         progress = 100 * self._done // max(1, len(self.known.items))
         self.run.report(step=None, progress=progress, **counts)
 
-    def _look_between(self) -> None:
-        """Between two batches of vectors, of which those that are made stay."""
+    def _look_round(self) -> None:
+        """While vectors are made; those that are there stay."""
         self.run.report()
         self.run.check(now=True)
         if self.turn is not None:

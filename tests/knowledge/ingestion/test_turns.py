@@ -288,11 +288,7 @@ class Slow:
         return Counting()
 
     def embedding(self) -> CountingEmbedder:
-        def wait() -> None:
-            self.reached.set()
-            time.sleep(0.8)
-
-        return CountingEmbedder(before_batch=wait)
+        return CountingEmbedder(before_batch=self.stand)
 
     def swapping(self) -> CountingEmbedder:
         real = index.Chunk.objects.bulk_create
