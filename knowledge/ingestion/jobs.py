@@ -34,7 +34,7 @@ SENT_AT_ONCE = 50
 UNFINISHED = (Job.State.PENDING, Job.State.PROGRESS)
 _SPENT = Q(kind=Job.Kind.DOCUMENT, attempts__gte=MAX_ATTEMPTS) | Q(attempts__gte=MAX_BULK_ATTEMPTS)
 # What a resumed job counts afresh, from what it finds done; the rest of its result stays.
-COUNTED_AFRESH = ("added", "changed", "failed", "expired")
+COUNTED_AFRESH = ("added", "changed", "failed", "expired", "skipped")
 
 
 def create_job(

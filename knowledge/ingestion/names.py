@@ -3,7 +3,7 @@
 from pathlib import PurePath
 from urllib.parse import unquote, urlsplit
 
-from knowledge.ingestion.parse import SUPPORTED_EXTENSIONS
+from knowledge.ingestion.parse import SUPPORTED_EXTENSIONS, is_supported
 
 _ENDINGS = {
     "text/html": ".html",
@@ -59,7 +59,7 @@ def file_name(uri: str, media_type: str = "") -> str:
         uri: a path, or an address with ``://``, whose query is no part of the name.
         media_type: as its source gives it; goes before the ending of an address, where it says anything.
     """
-    is_address = "://" in uri
+    is_address = _is_address(uri)
     name = PurePath(unquote(urlsplit(uri).path) if is_address else uri).name
     own = PurePath(name).suffix.lower()
     if own in SUPPORTED_EXTENSIONS and (not is_address or says_nothing(media_type)):
@@ -68,3 +68,15 @@ def file_name(uri: str, media_type: str = "") -> str:
     if not ending or own == ending or (own, ending) == (".htm", ".html"):
         return name or "page"
     return f"{name or 'page'}{ending}"
+
+
+def is_of_other_kind(uri: str, media_type: str = "") -> bool:
+    """Whether a document's name says that it is nothing to be read, a picture for instance.
+
+    The name of an address says nothing: what it leads to does.
+    """
+    return not _is_address(uri) and not is_supported(file_name(uri, media_type))
+
+
+def _is_address(uri: str) -> bool:
+    return "://" in uri

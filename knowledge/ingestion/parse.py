@@ -22,6 +22,7 @@ __all__ = [
     "ParseLimits",
     "ParsedDocument",
     "is_read_by_native_code",
+    "is_supported",
     "load_parsers",
     "media_type_of",
     "parse_document",
@@ -203,6 +204,15 @@ def parse_document(*, data: bytes, filename: str, limits: ParseLimits = ParseLim
 def is_read_by_native_code(filename: str) -> bool:
     """Whether reading a file of that name involves code in which a hostile file might take over the process."""
     return _find_format(PurePath(filename).name)[1] in _NATIVE
+
+
+def is_supported(filename: str) -> bool:
+    """Whether files of that name are of a kind that is read."""
+    try:
+        _find_format(PurePath(filename).name)
+    except ParseError:
+        return False
+    return True
 
 
 def load_parsers() -> None:

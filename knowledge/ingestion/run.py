@@ -280,7 +280,8 @@ def _note_end(run: JobRun) -> None:
         "error": job.error,
         "finished_at": job.finished_at.isoformat() if job.finished_at else None,
         "documents": {
-            name: getattr(job, name) for name in ("seen", "changed", "unchanged", "deleted", "failed")
+            name: getattr(job, name)
+            for name in ("seen", "changed", "unchanged", "deleted", "failed", "skipped")
         },
         "chunks": {"added": job.chunks_added, "kept": job.chunks_kept, "removed": job.chunks_removed},
         "totals": (job.result or {}).get("totals", {}),

@@ -26,7 +26,7 @@ from knowledge.ingestion.index import (
 )
 from knowledge.ingestion.job_run import JobRun
 from knowledge.ingestion.known import BATCH, Known, effective_tags
-from knowledge.ingestion.names import file_name
+from knowledge.ingestion.names import file_name, is_of_other_kind
 from knowledge.ingestion.parse import ParseError
 from knowledge.ingestion.queue import Turn
 from knowledge.ingestion.reading import list_items, open_source
@@ -54,7 +54,8 @@ def sync_source(
     """Brings a source up to date; a bad document fails alone.
 
     A document whose fingerprint or bytes are the same is left alone; one that is gone while its bytes turn up under another
-    path has moved, and keeps its row and vectors. What fails for the moment is tried once more at the end.
+    path has moved, and keeps its row and vectors. What fails for the moment is tried once more at the end. Files of kinds
+    that are not read are counted, and no failures.
 
     Args:
         force: index unchanged documents too.
@@ -66,7 +67,7 @@ def sync_source(
     """
     run.report(step="listing")
     with open_source(source=source, look_round=run.report) as (aside, connector):
-        items = list_items(aside=aside, connector=connector)
+        items = _skip_other_kinds(list_items(aside=aside, connector=connector), run=run)
         if turn is not None:
             turn.has_listed()
         known = Known(source=source, items=items, started=run.job.started_at or timezone.now())
@@ -95,6 +96,16 @@ def sync_source(
     _delete_gone(source=source, documents=list(known.vanished.values()), run=run)
     known.forget_letters()
     Source.objects.filter(pk=source.pk).update(last_synced_at=timezone.now(), state=state)
+
+
+def _skip_other_kinds(items: list[SourceItem], *, run: JobRun) -> list[SourceItem]:
+    wanted = []
+    for item in items:
+        if is_of_other_kind(item.uri, item.media_type):
+            run.list_change("skipped", item.uri)
+        else:
+            wanted.append(item)
+    return wanted
 
 
 class _Sync:

@@ -135,5 +135,10 @@ class Job(TenantModel):
         return f"{self.get_kind_display()} ({self.state.lower()})"
 
     @property
+    def skipped(self) -> int:
+        """Files of a source whose kind is not read; they are not among those that were seen."""
+        return int((self.result or {}).get("totals", {}).get("skipped", 0))
+
+    @property
     def is_finished(self) -> bool:
         return self.state in (self.State.SUCCESS, self.State.FAILURE, self.State.CANCELLED)

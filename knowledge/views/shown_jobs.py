@@ -76,6 +76,7 @@ class ShownJob:
             (job.unchanged, _("unchanged")),
             (job.deleted, _("deleted")),
             (job.failed, _("failed")),
+            (job.skipped, _("skipped")),
         )
         return ", ".join(f"{n} {words}" for n, words in parts if n)
 

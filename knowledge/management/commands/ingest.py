@@ -60,7 +60,8 @@ class Command(BaseCommand):
     def _report(self, job: Job) -> None:
         self.stdout.write(
             f"{job.seen} seen, {job.changed} indexed, {job.unchanged} unchanged, {job.deleted} deleted, "
-            f"{job.failed} failed; {job.chunks_added} passages added, {job.chunks_kept} kept, {job.chunks_removed} removed"
+            f"{job.failed} failed, {job.skipped} skipped; {job.chunks_added} passages added, {job.chunks_kept} kept, "
+            f"{job.chunks_removed} removed"
         )
         for error in job.errors:
             self.stderr.write(f"{error['document']}: {error['reason']}")

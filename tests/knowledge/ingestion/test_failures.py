@@ -48,6 +48,32 @@ def raising(
     monkeypatch.setattr(FolderConnector, name, call)
 
 
+def test_files_of_kinds_that_are_not_read_are_counted_and_no_failures(tmp_path: Path, shared: Any) -> None:
+    for n in range(210):
+        write(tmp_path / f"a{n}.png", "no text")
+    write(tmp_path / "film", "no ending")
+    write(tmp_path / "good.md", "# Good\n\nText.\n")
+    write(tmp_path / "zz.pdf", "no pdf at all")
+    source = make_source(tmp_path)
+    for _ in range(2):
+        job = sync(source)
+        assert (job.state, job.seen, job.failed, job.skipped) == ("SUCCESS", 2, 1, 211)
+        assert [error["document"] for error in job.errors] == ["zz.pdf"]
+        assert job.result["totals"]["skipped"] == 211 and len(job.result["changes"]["skipped"]) == 200
+        assert list(DeadLetter.objects.filter(source=source).values_list("uri", flat=True)) == ["zz.pdf"]
+    source.refresh_from_db()
+    assert source.last_run["documents"] == {
+        "seen": 2, "changed": 0, "unchanged": 1, "deleted": 0, "failed": 1, "skipped": 211
+    }  # fmt: skip
+    for page in (
+        reverse("job-page", args=[job.pk]),
+        reverse("jobs"),
+        reverse("source-page", args=[source.pk]),
+    ):
+        told = shared.ada.client.get(page).content.decode()
+        assert "211" in told and "kipped" in told, page
+
+
 def test_a_source_that_is_away_is_tried_three_times_later_and_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
