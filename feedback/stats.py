@@ -12,7 +12,6 @@ from knowledge.models import Answer
 from tenants.models import UsageRecord
 
 CONTENT_FROM = 4  # stars
-NOT_ANSWERED = ("error", "cancelled")
 
 
 class Percentile(Aggregate):
@@ -79,7 +78,7 @@ def summarise_answers(*, start: datetime, end: datetime) -> Stats:
     the cache. A rating is content that says “helpful” or gives four stars or more.
     """
     within = Q(created_at__gte=start, created_at__lt=end)
-    ended = ~Q(status__in=NOT_ANSWERED)
+    ended = ~Q(status__in=Answer.BROKEN)
     answers = Answer.objects.filter(within).order_by()
     figures = answers.aggregate(
         queries=Count("pk"),

@@ -32,7 +32,6 @@ WIDTH = (HIGHEST - LOWEST) / BINS
 # Answers of a day may still be stored right after its end.
 SETTLED_AFTER = timedelta(minutes=10)
 REMEMBERED_SECONDS = 7 * 24 * 3600
-NOT_ANSWERS = ("error", "cancelled")
 COUNTED = ("questions", "cached", "missed", "failed", "unanswered")
 
 
@@ -137,8 +136,8 @@ def _count_days(days: Days) -> dict[date, AnswerDay]:
             cost=Coalesce(Sum("cost_usd"), Decimal(0)),
             cached=Count("created_at", filter=Q(status="cached")),
             missed=Count("created_at", filter=Q(status="unanswered")),
-            failed=Count("created_at", filter=Q(status__in=NOT_ANSWERS)),
-            unanswered=Count("created_at", filter=Q(answered=False) & ~Q(status__in=NOT_ANSWERS)),
+            failed=Count("created_at", filter=Q(status__in=Answer.BROKEN)),
+            unanswered=Count("created_at", filter=Q(answered=False) & ~Q(status__in=Answer.BROKEN)),
         )
     )
     users: Counter[int] = Counter(day for day, _user in rows.values_list("day", "user_id").distinct())

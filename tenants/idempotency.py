@@ -2,13 +2,15 @@
 
 As draft-ietf-httpapi-idempotency-key-header-07 has it: a member's key stands for one request for 24 hours. Sent again, the
 same request gets the same answer, another one under the same key 422, and one whose first is under way 409. What was
-refused or failed has done nothing, and leaves its key free. Kept in PostgreSQL: Redis may forget.
+refused or failed has done nothing, and leaves its key free; so does an answer that broke off. Kept in PostgreSQL: Redis
+may forget.
 """
 
 import hashlib
 import json
 import re
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -83,8 +85,17 @@ def _describe(value: Any) -> Any:
     return [value.name, content.hexdigest()]
 
 
-def claim_request(*, membership: Membership, key: str, fingerprint: str) -> Claim | Kept:
+def claim_request(
+    *,
+    membership: Membership,
+    key: str,
+    fingerprint: str,
+    is_whole: Callable[[uuid.UUID], bool | None] = lambda reference: True,
+) -> Claim | Kept:
     """Either the right to do the work, or what came of it.
+
+    Args:
+        is_whole: whether what a reference names has come to its end; ``None`` where there is nothing (yet).
 
     Raises:
         Problem: 422 for another request under this key, 409 while the first is under way.
@@ -97,15 +108,16 @@ def claim_request(*, membership: Membership, key: str, fingerprint: str) -> Clai
     )
     if created:
         return Claim(row.pk, run)
-    is_over = row.started_at < now - KEPT_FOR
-    is_dead = row.status is None and row.started_at < now - UNDER_WAY_FOR
-    if not is_over and row.fingerprint != fingerprint:
+    whole = None if row.status is None else row.reference is None or is_whole(row.reference)
+    is_free = whole is False or row.started_at < now - KEPT_FOR
+    is_dead = whole is None and row.started_at < now - UNDER_WAY_FOR
+    if not is_free and row.fingerprint != fingerprint:
         raise Problem(
             422,
             "idempotency-key-reused",
             f"This {HEADER} stands for another request, with another body or to another address: use a new one.",
         )
-    if is_over or is_dead:
+    if is_free or is_dead:
         taken = IdempotentRequest.objects.filter(pk=row.pk, run=row.run, status=row.status).update(
             fingerprint=fingerprint, run=run, started_at=now, status=None, reference=None, body=""
         )

@@ -1,5 +1,6 @@
 """What all REST views share: problems, pages, and a view whose handlers are coroutines."""
 
+import asyncio
 import base64
 import json
 from collections.abc import Callable, Sequence
@@ -23,6 +24,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from ragsite.core.background import in_background, to_its_end
 from ragsite.core.hops import run_db
 from ragsite.core.observability import REQUESTS
 from ragsite.core.problems import FieldProblem, Problem, not_found
@@ -230,6 +232,7 @@ class TenantView(APIView):
             membership=self.principal.membership,
             key=read_key(header),
             fingerprint=fingerprint_of(method="POST", path=request.path, data=request.data),
+            is_whole=self.is_whole,
         )
         if isinstance(found, Kept):
             raise _Replayed(found)
@@ -246,6 +249,18 @@ class TenantView(APIView):
         data = getattr(response, "data", None)
         body = None if self.reference or data is None else dump_json(data)
         keep_answer(claim, status=response.status_code, body=body, reference=self.reference)
+
+    def leave_claim(self) -> None:
+        """Whoever asked has gone: what becomes of an answer that has begun is seen by its ``reference``."""
+        claim, self._claim = self._claim, None
+        if claim is not None and self.reference:
+            keep_answer(claim, status=200, body=None, reference=self.reference)
+        elif claim is not None:
+            free_key(claim)
+
+    def is_whole(self, reference: UUID) -> bool | None:
+        """Whether what a request has left has come to its end; if not, its key is free. ``None``: there is nothing (yet)."""
+        return True
 
     def show_kept(self, kept: Kept) -> Any:
         response = self.replay(kept.reference) if kept.reference else Response(kept.data, status=kept.status)
@@ -305,7 +320,14 @@ class TenantView(APIView):
 
 class AsyncTenantView(TenantView):
     """A ``TenantView`` whose handlers are coroutines. Django runs it in the event loop; what DRF does with the database
-    (nothing, since the middleware has authenticated already) and with the body stays where it is."""
+    (nothing, since the middleware has authenticated already) and with the body stays where it is.
+
+    ``ends_with_asker``: its work ends when the connection does. Other work under an ``Idempotency-Key`` goes on to its end,
+    so that what it made is found when the request is sent again.
+    """
+
+    ends_with_asker = False
+    _has_left = False
 
     async def limited(self, endpoint: str, *, tokens: int = 0) -> Grant:
         """Takes the request from the caller's rate limits, which the response tells of.
@@ -332,30 +354,49 @@ class AsyncTenantView(TenantView):
         request = self.initialize_request(request, *args, **kwargs)
         self.request = request
         self.headers = self.default_response_headers
-        response: Any
-        try:
-            self.initial(request, *args, **kwargs)
-            if HEADER in request.headers:
-                await run_db(self.claim, request)
-            name = (request.method or "").lower()
-            handler = (
-                getattr(self, name, self.http_method_not_allowed)
-                if name in self.http_method_names
-                else self.http_method_not_allowed
-            )
-            response = handler(request, *args, **kwargs)
-            if hasattr(response, "__await__"):
-                response = await response
-        except Exception as error:  # DRF's own contract: handle_exception raises again what it does not know
-            response = await self._answer_error(error)
-        if self._claim is not None:
-            await run_db(self.settle_claim, response)
+        work = self._respond(request, *args, **kwargs)
+        goes_on = HEADER in request.headers and not self.ends_with_asker
+        response = await (to_its_end(work) if goes_on else work)
         self.response = self.finalize_response(request, response, *args, **kwargs)
         if isinstance(self.response, Response):
             # Here: Django would do it in a thread.
             self.response.render()
             self.response.render = None  # type: ignore[method-assign,assignment]
         return self.response
+
+    async def _respond(self, request: Any, *args: Any, **kwargs: Any) -> Any:
+        response: Any
+        try:
+            try:
+                self.initial(request, *args, **kwargs)
+                if HEADER in request.headers:
+                    await to_its_end(self._claim_for_asker(request))
+                name = (request.method or "").lower()
+                handler = (
+                    getattr(self, name, self.http_method_not_allowed)
+                    if name in self.http_method_names
+                    else self.http_method_not_allowed
+                )
+                response = handler(request, *args, **kwargs)
+                if hasattr(response, "__await__"):
+                    response = await response
+            except (
+                Exception
+            ) as error:  # DRF's own contract: handle_exception raises again what it does not know
+                response = await self._answer_error(error)
+        except asyncio.CancelledError:
+            self._has_left = True
+            if self._claim is not None:
+                in_background(run_db(self.leave_claim))
+            raise
+        if self._claim is not None:
+            await to_its_end(run_db(self.settle_claim, response))
+        return response
+
+    async def _claim_for_asker(self, request: Request) -> None:
+        await run_db(self.claim, request)
+        if self._has_left:
+            await run_db(self.leave_claim)
 
     async def _answer_error(self, error: Exception) -> Any:
         if isinstance(error, _Replayed) and error.kept.reference:

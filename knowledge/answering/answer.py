@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import structlog
 
-from knowledge.answering.events import Event, EventLog
+from knowledge.answering.events import STOPPED, Event, EventLog
 from knowledge.answering.journey import Journey, Question
 from knowledge.answering.record import answer_object
 from knowledge.answering.renew import renew_answer
@@ -17,7 +17,7 @@ from knowledge.answering.work import Work
 from knowledge.config import AnswerConfig
 from knowledge.hits.ticket import note_answer
 from knowledge.llm.gateway import Gateway
-from ragsite.core.background import in_background
+from ragsite.core.background import in_background, to_its_end
 from ragsite.core.hops import run_db
 from ragsite.core.observability import ACTIVE_REQUESTS, REQUEST_LATENCY, REQUESTS
 from ragsite.core.problems import Problem
@@ -58,7 +58,7 @@ async def answer_question(
 async def _answer(journey: Journey, *, config: AnswerConfig, gateway: Gateway) -> AsyncGenerator[Event, None]:
     question, principal = journey.question, journey.principal
     log = EventLog(membership=principal.membership, request_id=question.request_id)
-    status, begun, grant = "error", False, question.grant
+    status, begun, is_stored, grant = "error", False, False, question.grant
     ACTIVE_REQUESTS.inc()
     try:
         async with aclosing(travel(journey, config=config, gateway=gateway)) as events:
@@ -67,7 +67,8 @@ async def _answer(journey: Journey, *, config: AnswerConfig, gateway: Gateway) -
                 begun = True
                 yield event
         status = _status_of(journey)
-        answer = await run_db(store_journey, journey=journey, status=status)
+        answer = await to_its_end(run_db(store_journey, journey=journey, status=status))
+        is_stored = True
         await settle_request(grant, used=journey.tokens)
         grant = NO_GRANT
         note_answer(journey=journey, answer=answer)
@@ -82,12 +83,12 @@ async def _answer(journey: Journey, *, config: AnswerConfig, gateway: Gateway) -
             status = "cancelled"
             store_in_background(journey, status=status)
             if begun:  # who has come back meanwhile must not wait for an end that never comes
-                stopped = Problem(409, "cancelled", "This answer was stopped before its end: ask again.")
-                in_background(log.add({"type": "error", "data": stopped.document()}))
+                in_background(log.add({"type": "error", "data": STOPPED.document()}))
         raise
     except Exception as error:
-        # Failed calls have their rows in the ledger too, and what was set aside for them goes back.
-        if journey.attempts or journey.reserved:
+        # Failed calls have their rows in the ledger too, and what was set aside for them goes back. What has begun is found
+        # again as one that has failed.
+        if not is_stored and (begun or journey.attempts or journey.reserved):
             store_in_background(journey, status="error")
         if not begun:
             raise

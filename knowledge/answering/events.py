@@ -14,6 +14,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from knowledge.answering.layers import acl_signature, tenant_prefix
 from ragsite.core.background import in_background
+from ragsite.core.problems import Problem
 from ragsite.core.redis import redis_client
 from tenants.models import Membership
 from tenants.rest import dump_json
@@ -28,6 +29,7 @@ FOLLOW_SECONDS = 90
 LINGER_SECONDS = 10.0
 READER_SECONDS = 3
 LAST = ("done", "error")
+STOPPED = Problem(409, "cancelled", "This answer was stopped before its end: ask again.")
 
 
 def stream_key(*, membership: Membership, request_id: UUID) -> str:

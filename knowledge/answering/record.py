@@ -154,6 +154,8 @@ def answer_object(answer: Answer, *, with_body: bool = True) -> dict[str, Any]:
         "conversation": str(answer.conversation_id) if answer.conversation_id else None,
         "timestamp": (answer.created_at or timezone.now()).isoformat(),
     }
+    if answer.is_broken:
+        body["interrupted"] = answer.status
     if with_body:
         body["answer"] = answer.text
         body["sources"] = answer.sources

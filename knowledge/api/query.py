@@ -1,6 +1,5 @@
 """Asking: whole, as a stream, or for passages alone."""
 
-from typing import Any
 from uuid import UUID
 
 from django.http import StreamingHttpResponse
@@ -27,12 +26,12 @@ from knowledge.api.question_shapes import (
     SearchShape,
     question_of,
 )
+from knowledge.api.replay import AskingView
 from knowledge.api.shapes import StartedShape
 from knowledge.api.streaming import NDJSON, SSE, AnyFormat, play_events, stored_events, stream_events
 from knowledge.config import answer_config
 from ragsite.core.hops import run_db
 from ragsite.core.problems import Problem, not_found
-from tenants.idempotency import HEADER
 from tenants.models import Ability
 from tenants.rest import AsyncTenantView, TenantView
 
@@ -46,7 +45,7 @@ NDJSON has one event a line. SSE carries the type as `event`, a sequence as `id`
 15 seconds."""
 
 
-class QueryView(AsyncTenantView):
+class QueryView(AskingView):
     abilities = {"POST": ASK}
 
     @extend_schema(request=QuestionForm, responses=AnswerShape, operation_id="query", tags=["ask"])
@@ -63,16 +62,10 @@ class QueryView(AsyncTenantView):
         )
 
     async def replay(self, reference: UUID) -> Response:
-        """As it may be read now."""
-        membership = self.principal.membership
-
-        def read() -> dict[str, Any]:
-            return present_answers([access_answer(membership, reference)], membership=membership)[0]
-
-        return Response(await run_db(read))
+        return Response(await self.read_again(reference))
 
 
-class QueryStreamView(AsyncTenantView):
+class QueryStreamView(AskingView):
     abilities = {"POST": ASK}
     content_negotiation_class = AnyFormat
 
@@ -107,17 +100,8 @@ class QueryStreamView(AsyncTenantView):
         return await stream_events(request._request, events, readers=readers)
 
     async def replay(self, reference: UUID) -> StreamingHttpResponse:
-        """The stored events, as they may be read now."""
-        stored = await run_db(stored_events, membership=self.principal.membership, pk=reference)
-        if stored is None:
-            raise Problem(
-                409,
-                "request-in-progress",
-                f"The first request is being answered, or ended without an answer: join it at "
-                f"/api/v1/answers/{reference}/stream, or ask with a new {HEADER}.",
-                headers={"Retry-After": "1"},
-            )
-        return await stream_events(self.request._request, play_events(stored))
+        events = await self.events_again(reference)
+        return await stream_events(self.request._request, play_events(events))
 
 
 class QueryBatchView(AsyncTenantView):

@@ -175,6 +175,11 @@ class AnswerShape(serializers.Serializer[Any]):
     withheld = serializers.BooleanField(
         required=False, help_text="true: it rests on a document that you may not read (any more)"
     )
+    interrupted = serializers.ChoiceField(
+        choices=["cancelled", "error"],
+        required=False,
+        help_text="It broke off: its reader left or stopped it, or it failed. What is there is not all of it.",
+    )
     warnings = serializers.ListField(
         child=serializers.CharField(),
         required=False,

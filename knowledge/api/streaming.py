@@ -15,9 +15,10 @@ from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 
 from knowledge.access import access_answer
-from knowledge.answering.events import LINGER_SECONDS, Event, Readers
+from knowledge.answering.events import LINGER_SECONDS, STOPPED, Event, Readers
 from knowledge.answering.record import answer_object, present_answers
 from knowledge.answering.work import pour
+from knowledge.models import Answer
 from ragsite.core.background import in_background
 from ragsite.core.problems import Problem
 from tenants.models import Membership
@@ -207,7 +208,8 @@ async def play_events(events: list[Event]) -> AsyncGenerator[Event, None]:
 
 
 def stored_events(*, membership: Membership, pk: UUID) -> list[Event] | None:
-    """The events of a stored answer as it may be read now; ``None`` where there is none."""
+    """The events of a stored answer as it may be read now; ``None`` where there is none. One that broke off ends in an
+    ``error``, as it did."""
     try:
         answer = access_answer(membership, pk)
     except Problem:
@@ -219,5 +221,13 @@ def stored_events(*, membership: Membership, pk: UUID) -> list[Event] | None:
         {"type": "answer_chunk", "data": shown["answer"]},
         *({"type": "citation", "data": citation} for citation in shown["citations"]),
         *({"type": "mark", "data": mark} for mark in shown["marks"]),
-        {"type": "done", "data": done},
+        {"type": "error", "data": _end_of(answer).document()}
+        if answer.is_broken
+        else {"type": "done", "data": done},
     ]
+
+
+def _end_of(answer: Answer) -> Problem:
+    if answer.status == "cancelled":
+        return STOPPED
+    return Problem(503, "answer-interrupted", "This answer broke off before its end: ask again.")

@@ -89,6 +89,7 @@ class Answer(TenantModel):
     created_at = models.DateTimeField(auto_now_add=True)
 
     objects: ClassVar[Any] = manager_of(OwnQuerySet)
+    BROKEN: ClassVar = ("error", "cancelled")  # how an answer has ended that did not come to its end
 
     class Meta(TenantModel.Meta):
         ordering = ["-created_at", "-id"]
@@ -111,3 +112,7 @@ class Answer(TenantModel):
 
     def __str__(self) -> str:
         return self.question[:80]
+
+    @property
+    def is_broken(self) -> bool:
+        return self.status in self.BROKEN

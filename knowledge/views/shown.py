@@ -135,13 +135,9 @@ def show_answer(data: dict[str, Any], *, own: bool, stopped: bool = False) -> Sh
 def show_answers(answers: list[Answer], membership: Membership) -> list[ShownAnswer]:
     """Answers as this member may see them now."""
     return [
-        show_answer(data, own=row.user_id == membership.user_id, stopped=is_stopped(row))
+        show_answer(data, own=row.user_id == membership.user_id, stopped=row.is_broken)
         for row, data in zip(answers, present_answers(answers, membership=membership), strict=True)
     ]
-
-
-def is_stopped(answer: Answer) -> bool:
-    return answer.status in ("cancelled", "error")
 
 
 def write_out(data: dict[str, Any], *, site: str) -> str:

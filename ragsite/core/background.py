@@ -2,7 +2,9 @@
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 _background: set[asyncio.Task[Any]] = set()
 
@@ -15,3 +17,11 @@ def in_background(work: Coroutine[Any, Any, object]) -> None:
         return
     _background.add(task)
     task.add_done_callback(_background.discard)
+
+
+async def to_its_end(work: Coroutine[Any, Any, T]) -> T:
+    """Its result. When whoever waits for it is cancelled, the work is not."""
+    task = asyncio.get_running_loop().create_task(work)
+    _background.add(task)
+    task.add_done_callback(_background.discard)
+    return await asyncio.shield(task)

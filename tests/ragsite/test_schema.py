@@ -54,7 +54,7 @@ def test_every_row_is_there_and_no_later_one() -> None:
     answer = schema()["components"]["schemas"]["AnswerShape"]["properties"]
     from tests.knowledge.helpers import ANSWER_KEYS
 
-    assert set(answer) == ANSWER_KEYS | {"withheld", "warnings"}
+    assert set(answer) == ANSWER_KEYS | {"withheld", "warnings", "interrupted"}
 
 
 @pytest.mark.django_db(transaction=True, databases=["default", "platform", "owner"])

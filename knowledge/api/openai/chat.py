@@ -8,27 +8,24 @@ from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from knowledge.access import access_answer
 from knowledge.answering.answer import answer_question
 from knowledge.answering.collect import collect_answer
 from knowledge.answering.journey import Question, new_question_id
-from knowledge.answering.record import present_answers
 from knowledge.answering.services import gateway
 from knowledge.answering.spending import usual_tokens
 from knowledge.api.openai.base import ASK, OpenAIView, find_model
 from knowledge.api.openai.request import ChatRequest, read_chat_request
 from knowledge.api.openai.shapes import ChunkWriter, completion_of
-from knowledge.api.streaming import SSE, AnyFormat, play_events, send_events, stored_events
+from knowledge.api.replay import AskingView
+from knowledge.api.streaming import SSE, AnyFormat, play_events, send_events
 from knowledge.config import answer_config
 from ragsite.core.hops import run_db
-from ragsite.core.problems import Problem
-from tenants.idempotency import HEADER
 
 ENDPOINT = "chat"
 
 
 @extend_schema(exclude=True)  # OpenAI's own reference describes it
-class ChatCompletionsView(OpenAIView):
+class ChatCompletionsView(AskingView, OpenAIView):
     abilities = {"POST": ASK}
     content_negotiation_class = AnyFormat
 
@@ -57,24 +54,11 @@ class ChatCompletionsView(OpenAIView):
         return await send_events(events, write=writer.write, content_type=SSE)
 
     async def replay(self, reference: UUID) -> Response | StreamingHttpResponse:
-        """As it may be read now."""
-        chat, membership = read_chat_request(self.request.data), self.principal.membership
-        if chat.stream:
-            events = await run_db(stored_events, membership=membership, pk=reference)
-            if events is None:
-                raise Problem(
-                    409,
-                    "request-in-progress",
-                    f"The first request is being answered, or ended without an answer: ask with a new {HEADER}.",
-                    headers={"Retry-After": "1"},
-                )
-            writer = _writer(chat, request_id=reference)
-            return await send_events(play_events(events), write=writer.write, content_type=SSE)
-
-        def read() -> dict[str, Any]:
-            return present_answers([access_answer(membership, reference)], membership=membership)[0]
-
-        return Response(completion_of(await run_db(read), model=chat.model))
+        chat = read_chat_request(self.request.data)
+        if not chat.stream:
+            return Response(completion_of(await self.read_again(reference), model=chat.model))
+        writer, events = _writer(chat, request_id=reference), await self.events_again(reference)
+        return await send_events(play_events(events), write=writer.write, content_type=SSE)
 
 
 def _writer(chat: ChatRequest, *, request_id: UUID) -> ChunkWriter:
