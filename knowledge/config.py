@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 
 from knowledge.answering.prompt import PROMPT_VERSION
@@ -97,6 +97,14 @@ class AnswerConfig:
 
     def fingerprint(self) -> str:
         return _fingerprint(self)
+
+    def limited_to(self, tokens: int | None) -> "AnswerConfig":
+        """With answers of at most so many tokens, where that is less than they may have."""
+
+        def limited(models: tuple[ModelConfig, ...]) -> tuple[ModelConfig, ...]:
+            return tuple(replace(m, max_tokens=min(m.max_tokens, tokens or m.max_tokens)) for m in models)
+
+        return replace(self, models=limited(self.models), small_models=limited(self.small_models))
 
 
 @lru_cache(maxsize=256)

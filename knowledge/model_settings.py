@@ -42,11 +42,13 @@ def apply_model_settings(config: AnswerConfig, row: ModelSettings | None) -> Ans
             break
         if each["provider"] in known:
             chosen.append(each)
+    # The asker's own limit may be lower than the environment's.
+    limit = min((model.max_tokens for model in config.models), default=None)
     return replace(
         config,
         models=tuple(model_of(each["provider"], each["model"]) for each in chosen),
         small_models=tuple(model_of(each["provider"], each["small_model"]) for each in chosen),
-    )
+    ).limited_to(limit)
 
 
 def change_model_settings(*, changes: dict[str, Any], principal: Principal) -> ModelSettings:

@@ -30,7 +30,8 @@ class ChatCompletionsView(AskingView, OpenAIView):
     content_negotiation_class = AnyFormat
 
     async def post(self, request: Request) -> Response | StreamingHttpResponse:
-        chat, config = read_chat_request(request.data), answer_config()
+        chat = read_chat_request(request.data)
+        config = answer_config().limited_to(chat.max_tokens)
         model, collections = await run_db(find_model, self.principal, chat.model)
         grant = await self.limited(ENDPOINT, tokens=usual_tokens(config))
         question = Question(
@@ -48,7 +49,7 @@ class ChatCompletionsView(AskingView, OpenAIView):
         asking: dict[str, Any] = {"principal": self.principal, "config": config, "gateway": gateway()}
         if not chat.stream:
             answer = await collect_answer(question=question, **asking)
-            return Response(completion_of(answer, model=model["id"]))
+            return Response(completion_of(answer, model=model["id"], limit=chat.text_limit()))
         writer = _writer(chat, request_id=question.request_id)
         events = answer_question(question=question, **asking)
         return await send_events(events, write=writer.write, content_type=SSE)
@@ -56,10 +57,16 @@ class ChatCompletionsView(AskingView, OpenAIView):
     async def replay(self, reference: UUID) -> Response | StreamingHttpResponse:
         chat = read_chat_request(self.request.data)
         if not chat.stream:
-            return Response(completion_of(await self.read_again(reference), model=chat.model))
+            answer = await self.read_again(reference)
+            return Response(completion_of(answer, model=chat.model, limit=chat.text_limit()))
         writer, events = _writer(chat, request_id=reference), await self.events_again(reference)
         return await send_events(play_events(events), write=writer.write, content_type=SSE)
 
 
 def _writer(chat: ChatRequest, *, request_id: UUID) -> ChunkWriter:
-    return ChunkWriter(request_id=request_id, model=chat.model, include_usage=chat.include_usage)
+    return ChunkWriter(
+        request_id=request_id,
+        model=chat.model,
+        include_usage=chat.include_usage,
+        limit=chat.text_limit(),
+    )

@@ -1,7 +1,8 @@
 """A body of ``POST /v1/chat/completions``, as chat clients send it, made a question with what came before it.
 
-What a server of this protocol does not know it ignores (``temperature``, ``user``, …); what would change the answer in a way
-that we do not have (tools, images, several choices) is refused instead of being passed over.
+What a server of this protocol does not know it ignores (``user``, ``metadata``, …), and what shapes a model's choice of
+words (``temperature``, …) too, as long as it is a value of its kind; what would change the answer in a way that we do not
+have (tools, images, several choices) is refused instead of being passed over.
 
 System and developer messages are ignored: what an answer may say, and from what, is the tenant's to settle and is checked
 sentence by sentence. A client's text among the instructions would loosen that, and in the search it would drown the
@@ -14,6 +15,7 @@ from typing import Any
 
 from rest_framework import serializers
 
+from knowledge.api.openai.limits import TextLimit
 from knowledge.api.question_shapes import QuestionForm
 from knowledge.llm.base import Turn
 from ragsite.core.problems import FieldProblem, Problem
@@ -21,6 +23,7 @@ from ragsite.core.problems import FieldProblem, Problem
 MAX_MESSAGES = 1000
 MAX_QUESTION_CHARS = 1000
 MAX_TURN_CHARS = 4000
+MAX_STOPS = 4
 IGNORED_ROLES = ("system", "developer")
 
 
@@ -34,7 +37,10 @@ class OptionsForm(serializers.Serializer[Any]):
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """``turns`` are the conversation before the question, oldest first; ``options`` are ``k``, ``tags`` and ``cache``."""
+    """``turns`` are the conversation before the question, oldest first; ``options`` are ``k``, ``tags`` and ``cache``.
+
+    ``max_tokens``: of the answer, ``None`` without a limit of the client's own; ``stops``: strings that it ends before.
+    """
 
     model: str
     question: str
@@ -42,6 +48,11 @@ class ChatRequest:
     stream: bool = False
     include_usage: bool = False
     options: dict[str, Any] = field(default_factory=dict)
+    max_tokens: int | None = None
+    stops: tuple[str, ...] = ()
+
+    def text_limit(self) -> TextLimit:
+        return TextLimit(tokens=self.max_tokens, stops=self.stops)
 
 
 def read_chat_request(data: Any) -> ChatRequest:
@@ -56,17 +67,17 @@ def read_chat_request(data: Any) -> ChatRequest:
     stream = given.get("stream", False)
     if not isinstance(stream, bool):
         raise _refused("stream", "true or false.")
-    options = given.get("stream_options", {})
-    if not isinstance(options, dict):
-        raise _refused("stream_options", "An object, for instance {“include_usage”: true}.")
+    _check_numbers(given)
     question, turns = _read_messages(given.get("messages"))
     return ChatRequest(
         model=model.strip(),
         question=question,
         turns=turns,
         stream=stream,
-        include_usage=stream and options.get("include_usage") is True,
+        include_usage=_read_include_usage(given.get("stream_options"), stream=stream),
         options=_read_options(given.get("ragsite", {})),
+        max_tokens=_read_max_tokens(given),
+        stops=_read_stops(given.get("stop")),
     )
 
 
@@ -87,6 +98,14 @@ _UNSUPPORTED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "modalities": (lambda wanted: wanted != ["text"], "Answers are text: leave “modalities” out."),
     "audio": (bool, "Answers are text: leave “audio” out."),
     "logprobs": (bool, "There are no log probabilities: leave “logprobs” out."),
+    "top_logprobs": (bool, "There are no log probabilities: leave “top_logprobs” out."),
+}
+# What is passed over, with the least and the most that it may be.
+_NUMBERS = {
+    "temperature": (0, 2),
+    "top_p": (0, 1),
+    "presence_penalty": (-2, 2),
+    "frequency_penalty": (-2, 2),
 }
 
 
@@ -94,6 +113,46 @@ def _refuse_what_we_have_not(given: dict[str, Any]) -> None:
     for name, (is_wanted, detail) in _UNSUPPORTED.items():
         if name in given and is_wanted(given[name]):
             raise Problem(400, "unsupported-value", detail, errors=[FieldProblem(name, detail)])
+
+
+def _check_numbers(given: dict[str, Any]) -> None:
+    for name, (least, most) in _NUMBERS.items():
+        value = given.get(name, least)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+            raise _refused(name, f"A number from {least} to {most}.")
+
+
+def _read_max_tokens(given: dict[str, Any]) -> int | None:
+    """The lower one of both names; the older one is of the clients of before."""
+    limits = {name: given[name] for name in ("max_tokens", "max_completion_tokens") if name in given}
+    for name, value in limits.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise _refused(name, "A whole number of tokens, 1 or more.")
+    return min(limits.values(), default=None)
+
+
+def _read_stops(value: Any) -> tuple[str, ...]:
+    stops = [value] if isinstance(value, str) else [] if value is None else value
+    if (
+        not isinstance(stops, list)
+        or len(stops) > MAX_STOPS
+        or not all(isinstance(stop, str) and stop for stop in stops)
+    ):
+        raise _refused("stop", f"A text, or a list of up to {MAX_STOPS} texts, none of them empty.")
+    return tuple(stops)
+
+
+def _read_include_usage(options: Any, *, stream: bool) -> bool:
+    if options is None:
+        return False
+    if not isinstance(options, dict):
+        raise _refused("stream_options", "An object, for instance {“include_usage”: true}.")
+    if not stream:
+        raise _refused("stream_options", "Only with “stream”: true.")
+    wanted = options.get("include_usage")
+    if wanted is not None and not isinstance(wanted, bool):
+        raise _refused("stream_options.include_usage", "true or false.")
+    return bool(wanted)
 
 
 def _read_options(value: Any) -> dict[str, Any]:

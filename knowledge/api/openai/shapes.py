@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from knowledge.answering.events import Event
+from knowledge.api.openai.limits import TextLimit
 from ragsite.core.problems import Problem
 from tenants.rest import dump_json
 
@@ -24,8 +25,9 @@ SHOWN = (
 BEGINS_AGAIN = "\n\n---\n\n"
 
 
-def completion_of(answer: dict[str, Any], *, model: str) -> dict[str, Any]:
+def completion_of(answer: dict[str, Any], *, model: str, limit: TextLimit) -> dict[str, Any]:
     """An answer object as a ``chat.completion``."""
+    text = limit.take(answer["answer"]) + limit.finish()
     return {
         "id": _id(answer["request_id"]),
         "object": "chat.completion",
@@ -36,12 +38,12 @@ def completion_of(answer: dict[str, Any], *, model: str) -> dict[str, Any]:
                 "index": 0,
                 "message": {
                     "role": "assistant",
-                    "content": answer["answer"],
+                    "content": text,
                     "refusal": None,
-                    "ragsite": _extension(answer, sources=answer["sources"]),
+                    "ragsite": _extension(answer, sources=answer["sources"], limit=limit),
                 },
                 "logprobs": None,
-                "finish_reason": _finish_reason(answer),
+                "finish_reason": _finish_reason(answer, limit=limit),
             }
         ],
         "usage": _usage(answer),
@@ -52,10 +54,10 @@ class ChunkWriter:
     """Makes ``data:`` lines of ``chat.completion.chunk`` from an answer's events.
 
     What was sent cannot be called back. Where another model begins again, its text follows behind a line, and the
-    offsets of citations and marks count from the beginning of all that was sent.
+    offsets of citations and marks count from the beginning of all that was sent; so does the limit.
     """
 
-    def __init__(self, *, request_id: UUID, model: str, include_usage: bool) -> None:
+    def __init__(self, *, request_id: UUID, model: str, include_usage: bool, limit: TextLimit) -> None:
         self._head = {
             "id": _id(request_id),
             "object": "chat.completion.chunk",
@@ -64,7 +66,8 @@ class ChunkWriter:
         }
         self._include_usage = include_usage
         self._sources: list[dict[str, Any]] = []
-        self._sent = self._offset = 0
+        self._limit = limit
+        self._told = self._offset = 0
 
     def write(self, event: Event) -> str:
         return "".join(f"data: {data}\n\n" for data in self._write(event))
@@ -75,14 +78,17 @@ class ChunkWriter:
                 self._sources = event["data"]
                 yield self._chunk({"role": "assistant", "content": "", "refusal": None})
             case "answer_chunk":
-                yield self._text(event["data"])
-            case "restart" if self._sent:
-                yield self._text(BEGINS_AGAIN)
-                self._offset = self._sent
+                yield from self._text(event["data"])
+            case "restart" if self._told:
+                yield from self._text(BEGINS_AGAIN)
+                self._offset = self._told
             case "done":
+                if rest := self._limit.finish():
+                    yield self._chunk({"content": rest})
                 done = event["data"]
-                extension = _extension(done, sources=self._sources, offset=self._offset)
-                yield self._chunk({"ragsite": extension}, finish_reason=_finish_reason(done))
+                extension = _extension(done, sources=self._sources, limit=self._limit, offset=self._offset)
+                reason = _finish_reason(done, limit=self._limit)
+                yield self._chunk({"ragsite": extension}, finish_reason=reason)
                 if self._include_usage:
                     yield dump_json({**self._head, "choices": [], "usage": _usage(done)})
                 yield "[DONE]"
@@ -91,9 +97,10 @@ class ChunkWriter:
                 problem = Problem(told["status"], told["type"].rsplit("/", 1)[-1], told["detail"])
                 yield dump_json(problem.openai_document())
 
-    def _text(self, text: str) -> str:
-        self._sent += len(text)
-        return self._chunk({"content": text})
+    def _text(self, text: str) -> Iterator[str]:
+        self._told += len(text)
+        if allowed := self._limit.take(text):
+            yield self._chunk({"content": allowed})
 
     def _chunk(self, delta: dict[str, Any], *, finish_reason: str | None = None) -> str:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
@@ -105,8 +112,9 @@ def _id(request_id: UUID | str) -> str:
     return f"chatcmpl-{request_id}"
 
 
-def _finish_reason(answer: dict[str, Any]) -> str:
-    return "length" if any(mark["reason"] == "cut_off" for mark in answer["marks"]) else "stop"
+def _finish_reason(answer: dict[str, Any], *, limit: TextLimit) -> str:
+    is_cut_off = any(mark["reason"] == "cut_off" for mark in answer["marks"])
+    return limit.reason or ("length" if is_cut_off else "stop")
 
 
 def _usage(answer: dict[str, Any]) -> dict[str, int]:
@@ -115,13 +123,15 @@ def _usage(answer: dict[str, Any]) -> dict[str, int]:
     return {"prompt_tokens": asked, "completion_tokens": answered, "total_tokens": asked + answered}
 
 
-def _extension(answer: dict[str, Any], *, sources: list[dict[str, Any]], offset: int = 0) -> dict[str, Any]:
+def _extension(
+    answer: dict[str, Any], *, sources: list[dict[str, Any]], limit: TextLimit, offset: int = 0
+) -> dict[str, Any]:
     """The field ``ragsite``: what the answer object says beside its text."""
     shown = {name: answer[name] for name in SHOWN}
     for name in ("citations", "marks"):
-        shown[name] = [
-            {**each, "start": each["start"] + offset, "end": each["end"] + offset} for each in answer[name]
-        ]
+        shown[name] = limit.clip(
+            [{**each, "start": each["start"] + offset, "end": each["end"] + offset} for each in answer[name]]
+        )
     return {
         **shown,
         "cost_usd": answer["usage"]["cost_usd"],
