@@ -1,13 +1,14 @@
 """What a tenant's questions come to: figures by day for the home page of the admin, in the scope of the tenant.
 
 With a million answers a page must not walk over their rows. They are counted from one index alone
-(``answers_figures``), latencies as a histogram, and a day that is over, whose answers never change, is counted once.
+(``answers_figures``), latencies as a histogram, and a day that is over, whose answers never change, is counted once. What
+they cost is the ledger's to say: it has the calls that belong to no answer, too.
 """
 
 import json
 import math
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from decimal import Decimal
 from itertools import groupby
@@ -22,6 +23,7 @@ from redis.exceptions import RedisError
 from knowledge.answering.layers import tenant_prefix
 from knowledge.models import Answer, Document, Job
 from tenants.admin_periods import number_of_day
+from tenants.costs import Asked, by_day, calls_of
 from tenants.models import Membership
 from tenants.periods import Days, day_start
 from tenants.scope import require_tenant_id
@@ -41,7 +43,8 @@ class AnswerDay:
 
     ``cached``, ``missed`` (the documents did not say) and ``failed`` (stopped by the reader, too) part them by how they
     ended, the rest was answered; ``unanswered`` are those without an answer, repeated from the cache or not.
-    ``histogram`` counts latencies by the number of their bin.
+    ``cost`` is that of all calls of the day, renewals of cached answers among them. ``histogram`` counts latencies by the
+    number of their bin.
     """
 
     questions: int = 0
@@ -133,7 +136,6 @@ def _count_days(days: Days) -> dict[date, AnswerDay]:
         .values("day", "bin")
         .annotate(
             questions=Count("*"),
-            cost=Coalesce(Sum("cost_usd"), Decimal(0)),
             cached=Count("created_at", filter=Q(status="cached")),
             missed=Count("created_at", filter=Q(status="unanswered")),
             failed=Count("created_at", filter=Q(status__in=Answer.BROKEN)),
@@ -145,14 +147,18 @@ def _count_days(days: Days) -> dict[date, AnswerDay]:
         number: _day_of(list(of_day), users=users[number])
         for number, of_day in groupby(sorted(bins, key=lambda row: row["day"]), key=lambda row: row["day"])
     }
-    return {day: found.get(number, AnswerDay()) for number, day in enumerate(days, start=1)}
+    spent = by_day(calls_of(Asked(days=days)), days)
+    return {
+        day: replace(found.get(number, AnswerDay()), cost=calls.cost)
+        for number, (day, calls) in enumerate(spent, start=1)
+    }
 
 
 def _day_of(bins: list[dict[str, Any]], *, users: int) -> AnswerDay:
     return AnswerDay(
         users=users,
         histogram={row["bin"]: row["questions"] for row in bins},
-        **{name: sum(row[name] for row in bins) for name in ("cost", *COUNTED)},
+        **{name: sum(row[name] for row in bins) for name in COUNTED},
     )
 
 
@@ -165,7 +171,7 @@ def _active_members(days: Days) -> int:
 
 def _key(day: date) -> str:
     zone = timezone.get_current_timezone_name()
-    return f"{tenant_prefix(require_tenant_id())}answers-of-day:{zone}:{day}"
+    return f"{tenant_prefix(require_tenant_id())}answers-of-day:2:{zone}:{day}"
 
 
 def _remembered(days: Days) -> dict[date, AnswerDay]:

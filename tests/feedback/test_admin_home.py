@@ -8,15 +8,23 @@ from html import unescape
 from typing import Any
 
 import pytest
+from django.db.models import Sum
 from django.utils import timezone
 
 from feedback.models import DocumentRequest, Feedback, Review
+from knowledge.answering.warm import warm_cache
 from knowledge.models import Answer, Job
-from tenants.models import Role
+from ragsite.core.redis import redis_connection
+from tenants.models import Role, UsageRecord
 from tenants.people import add_member, create_tenant, create_user
 from tenants.scope import scope
+from tenants.templatetags.people import money
 from tests.cast import PASSWORD
+from tests.knowledge.conftest import configure, model  # noqa: F401
+from tests.knowledge.helpers import ask, send
+from tests.stub_provider import Block, Reply, StubProvider
 from tests.tenants.admin_cast import add_reviewer, operator, signed_in
+from tests.tenants.test_admin_costs import export
 from tests.tenants.test_admin_lists import statements
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "platform", "owner"])
@@ -54,7 +62,19 @@ def answer(member: Any, *, days: int = 0, **values: Any) -> Answer:
     row: Answer = Answer.objects.create(
         user=member.membership.user, role_name="r", question="q", endpoint="query", **(defaults | values)
     )
-    Answer.objects.filter(pk=row.pk).update(created_at=timezone.now() - timedelta(days=days))
+    at = timezone.now() - timedelta(days=days)
+    Answer.objects.filter(pk=row.pk).update(created_at=at)
+    call = UsageRecord.objects.create(
+        user=member.membership.user,
+        request_id=row.pk,
+        endpoint="query",
+        provider="anthropic",
+        model="haiku",
+        kind="answer",
+        status="success",
+        cost_usd=row.cost_usd,
+    )
+    UsageRecord.objects.filter(pk=call.pk).update(created_at=at)
     return row
 
 
@@ -91,6 +111,41 @@ def test_the_figures_are_the_tenants_own(cast: Any) -> None:
         assert shown["People asking per day"]["people"] == [0, 0, 0, 1, 0, 0, 2]
         assert shown["Jobs per day"]["failed"][-1] == 1
     assert figures(signed_in("gus"), days=7)["Questions"][0] == "9"
+
+
+def test_the_cost_is_the_same_wherever_it_is_told(
+    cast: Any,
+    configure: Any,  # noqa: F811
+    model: StubProvider,  # noqa: F811
+) -> None:
+    """With calls that sort questions, the renewal of a cached answer, and one call that has no price."""
+    configure(RAGSITE_ROUTING="model")
+    sorted_ = Reply(blocks=(Block("complex"),))
+    said = Reply(blocks=(Block("The hold timer is 30 seconds.", cites=((0, 0, 1),)),))
+    model.script(sorted_, said, sorted_, said, sorted_, said, sorted_, said)
+    for _ in range(2):
+        ask(cast.nina, cache=False)
+    redis_connection().flushdb()
+    with scope(tenant_id=cast.acme.pk, tags=None):
+        assert warm_cache() == 1
+    configure(RAGSITE_SMALL_MODEL="claude-of-no-price")
+    ask(cast.nina, cache=False)
+    with scope(tenant_id=cast.acme.pk, tags=None):
+        ledger = UsageRecord.objects.aggregate(cost=Sum("cost_usd"))["cost"]
+        calls = set(UsageRecord.objects.values_list("endpoint", "kind"))
+        assert calls == {
+            (endpoint, kind) for endpoint in ("query", "renewal") for kind in ("answer", "classify")
+        }
+        assert UsageRecord.objects.filter(cost_usd=None).count() == 1
+        assert Answer.objects.aggregate(cost=Sum("cost_usd"))["cost"] < ledger
+    ada = signed_in("ada")
+    assert figures(ada)["Cost"][0] == money(ledger)
+    assert charts(ada)["Cost per day"]["US dollars ($)"][-1] == pytest.approx(float(ledger))
+    costs = export(ada)
+    for group in ("Day", "Model", "Person", "Endpoint"):
+        assert sum(Decimal(cells[-1]) for cells in costs[group].values()) == ledger, group
+    assert Decimal(str(send(cast.ada, "get", "costs").json()["total_cost"])) == ledger
+    assert Decimal(str(send(cast.ada, "get", "stats").json()["cost"])) == ledger
 
 
 def test_figures_lead_to_the_rows_behind_them(cast: Any) -> None:

@@ -15,6 +15,7 @@ from django_redis import get_redis_connection
 
 from knowledge.models import Answer, Job
 from knowledge.reports import AnswerDay, answer_figures, index_size, job_days, quantile
+from tenants.models import UsageRecord
 from tenants.periods import Days, last_days
 from tenants.scope import scope
 from tests.tenants.counting import without_scope
@@ -63,7 +64,37 @@ def test_how_questions_ended_is_told_apart(cast: Any) -> None:
         assert answer_figures(last_days(7)).total == AnswerDay()
     assert (total.questions, total.cached, total.missed, total.failed) == (7, 2, 1, 2)
     assert total.unanswered == 2  # the one from the cache too, what failed not
-    assert total.cost == Decimal("3.0")
+
+
+def test_the_cost_is_that_of_the_ledger_on_its_day(cast: Any) -> None:
+    def call(at: datetime, cost: str | None) -> None:
+        row = UsageRecord.objects.create(
+            user=cast.nina.membership.user,
+            request_id=uuid.uuid4(),  # a renewal's is no answer's
+            endpoint="renewal",
+            provider="anthropic",
+            model="m",
+            kind="answer",
+            status="success",
+            cost_usd=None if cost is None else Decimal(cost),
+        )
+        UsageRecord.objects.filter(pk=row.pk).update(created_at=at)
+
+    days = Days(date(2026, 3, 28), date(2026, 3, 31))
+    with scope(tenant_id=cast.globex.pk, tags=None):
+        call(datetime(2026, 3, 29, 12, tzinfo=BERLIN), "9")
+    with scope(tenant_id=cast.acme.pk, tags=None), timezone.override(BERLIN):
+        answer(cast.nina, datetime(2026, 3, 29, 12, tzinfo=BERLIN))  # what it says itself is in no sum
+        call(datetime(2026, 3, 28, 23, 59, tzinfo=BERLIN), "0.5")
+        call(datetime(2026, 3, 29, 0, 0, tzinfo=BERLIN), "0.25")
+        call(datetime(2026, 3, 29, 23, 59, tzinfo=BERLIN), "0.000000000001")
+        call(datetime(2026, 3, 30, 0, 0, tzinfo=BERLIN), None)
+        call(datetime(2026, 4, 1, 0, 0, tzinfo=BERLIN), "7")
+        for _ in "ab":  # counted, and remembered
+            figures = answer_figures(days)
+            wanted = [Decimal("0.5"), Decimal("0.250000000001"), Decimal(0), Decimal(0)]
+            assert [day.cost for day in figures.days] == wanted
+            assert figures.total.cost == sum(wanted)
 
 
 def test_latencies_are_within_a_bins_width_of_the_exact_ones(cast: Any) -> None:
@@ -136,7 +167,7 @@ def test_the_figures_of_answers_need_nothing_but_their_index(cast: Any) -> None:
             time.sleep(0.1)
     with scope(tenant_id=cast.acme.pk, tags=None), CaptureQueriesContext(connection) as queries:
         answer_figures(last_days(30))
-        sums = next(query["sql"] for query in queries.captured_queries if "SUM(" in query["sql"])
+        sums = next(query["sql"] for query in queries.captured_queries if "latency_ms" in query["sql"])
         with transaction.atomic(), connection.cursor() as cursor:
             # What is best for a table that is too large to walk over.
             cursor.execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off")
