@@ -63,6 +63,17 @@ _TYPE_OF_STATUS = {
     504: "timeout_error",
     529: "overloaded_error",
 }
+# What can be raised by a call, and by reading an answer that has not the protocol's shape.
+_FAILURES = (
+    anthropic.AnthropicError,
+    httpx2.HTTPError,
+    httpx2.StreamError,
+    TimeoutError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+)
 # These 429s stay until somebody raises a limit, so waiting does not help.
 _SPENT = frozenset({"contract_spend_limit_reached", "enforced_spend_limit_reached"})
 
@@ -117,15 +128,7 @@ class AnthropicProvider:
         except ProviderError as error:
             error.usage = meter.usage_so_far()
             raise
-        except (
-            anthropic.AnthropicError,
-            httpx2.HTTPError,
-            httpx2.StreamError,
-            TimeoutError,
-            ValueError,
-            LookupError,
-            TypeError,
-        ) as error:
+        except _FAILURES as error:
             raise_mapped(error, config=config, usage=meter.usage_so_far())
         finally:
             if response is not None and parts is not None and meter.is_over:
@@ -144,15 +147,15 @@ class AnthropicProvider:
                     timeout=client_timeout(config),
                     **quick_options(config.model),
                 )
-        except (anthropic.AnthropicError, httpx2.HTTPError, TimeoutError, ValueError) as error:
+            if not isinstance(message, types.Message):
+                # The client hands a body that is not JSON through as it came.
+                raise ProviderError(
+                    "The server at ANTHROPIC_BASE_URL does not speak Anthropic's protocol; check the address.",
+                    permanent=True,
+                )
+            return read_message(message)
+        except _FAILURES as error:
             raise_mapped(error, config=config, usage=None)
-        if not isinstance(message, types.Message):
-            # The client hands a body that is not JSON through as it came.
-            raise ProviderError(
-                "The server at ANTHROPIC_BASE_URL does not speak Anthropic's protocol; check the address.",
-                permanent=True,
-            )
-        return read_message(message)
 
     async def close(self) -> None:
         await self._client.close()

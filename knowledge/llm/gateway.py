@@ -5,13 +5,14 @@ told. Each ends as an ``Attempt``, whatever became of it, and by those it is set
 """
 
 import asyncio
-import contextlib
 import random
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
+
+import structlog
 
 from knowledge.llm.base import (
     BlockEnd,
@@ -26,8 +27,11 @@ from knowledge.llm.base import (
     Usage,
 )
 from knowledge.llm.wire import estimate_tokens
+from ragsite.core.background import in_background
 from ragsite.core.breaker import Breaker, model_breaker
 from ragsite.core.breaker_rules import BreakerOpen, Outcome, Permit
+
+logger = structlog.get_logger(__name__)
 
 NO_MODEL = "No language model is configured; set ANTHROPIC_API_KEY, OPENAI_API_KEY or AZURE_OPENAI_API_KEY."
 EXTRACTIVE = ModelConfig(provider="extractive", model="extractive")
@@ -165,30 +169,36 @@ class Gateway:
                 except (GeneratorExit, asyncio.CancelledError):
                     if on_cancelled is not None:
                         on_cancelled(call.attempt("cancelled"))
-                    await self._release(call)
+                    self._release(call)
                     raise
-                except ProviderError as error:
-                    attempt = call.fail(error)
-                    await self._end(call, attempt)
-                    yield attempt
-                    wait = self._policy.wait_seconds(tried=tried, retry_after=error.retry_after)
+                except Exception as raised:
+                    failure = _expect(raised, call)
+                    attempt = call.fail(failure)
+                    try:
+                        yield attempt
+                    finally:
+                        await self._end(call, attempt)
+                    wait = self._policy.wait_seconds(tried=tried, retry_after=failure.retry_after)
                     give_up = (
-                        error.permanent
+                        failure.permanent
                         or call.has_text
                         or tried >= self._policy.tries
                         or time.monotonic() + wait >= deadline
                     )
                     if give_up and last:
-                        raise
+                        raise failure from raised.__cause__
                     if not give_up:
                         await asyncio.sleep(wait)
                         continue
                     if call.has_text:
-                        yield Restarted(error.reason)
+                        yield Restarted(failure.reason)
                     break
+                # It is the reader's before anything is waited for: whoever is gone by then has it all the same.
                 attempt = call.attempt(call.status)
-                await self._end(call, attempt)
-                yield attempt
+                try:
+                    yield attempt
+                finally:
+                    await self._end(call, attempt)
                 # A refusal or an empty answer helps nobody; the next provider can still quote the documents.
                 if call.status == "success" or last:
                     yield replace(call.finished, fallback=index > 0)
@@ -228,13 +238,14 @@ class Gateway:
                 answer = await call.complete(system=system, text=text)
             except asyncio.CancelledError:
                 on_attempt(call.attempt("cancelled"))
-                await self._release(call)
+                self._release(call)
                 raise
-            except ProviderError as error:
-                attempt = call.fail(error)
+            except Exception as raised:
+                failure = _expect(raised, call)
+                attempt = call.fail(failure)
                 on_attempt(attempt)
                 await self._end(call, attempt)
-                raise
+                raise failure from raised.__cause__
             attempt = call.attempt(call.status)
             on_attempt(attempt)
             await self._end(call, attempt)
@@ -251,17 +262,29 @@ class Gateway:
         if call.is_free:
             return
         outcome = "unknown" if call.ran_out_of_our_time else _HEALTH.get(attempt.status, "unknown")
-        await self._breakers(call.wanted.provider).report(call.permit, outcome, reason=attempt.reason)
+        try:
+            await self._breakers(call.wanted.provider).report(call.permit, outcome, reason=attempt.reason)
+        except asyncio.CancelledError:
+            self._release(call)
+            raise
 
-    async def _release(self, call: "_Call") -> None:
+    def _release(self, call: "_Call") -> None:
         """A probe whose reader left makes way for another at once."""
         if call.permit.is_probe:
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._breakers(call.wanted.provider).report(call.permit, "unknown")
+            in_background(self._breakers(call.wanted.provider).report(call.permit, "unknown"))
 
     async def close(self) -> None:
         for provider in self._providers.values():
             await provider.close()
+
+
+def _expect(raised: Exception, call: "_Call") -> ProviderError:
+    """A fault of a provider's, or of ours in asking it, fails the call and no more; as it tells nothing of the provider's
+    health, it is permanent."""
+    if isinstance(raised, ProviderError):
+        return raised
+    logger.error("model call failed unexpectedly", provider=call.wanted.provider, exc_info=raised)
+    return ProviderError("The language model's answer could not be used; see the log.", permanent=True)
 
 
 def _left_alone(error: BreakerOpen) -> ProviderError:

@@ -29,6 +29,17 @@ _TRANSIENT = frozenset({408, 409, 425, 429})
 # These stay until somebody pays or raises a limit, so waiting does not help.
 _SPENT = frozenset({"insufficient_quota", "billing_hard_limit_reached"})
 _FILTERED = "content_filter"
+# What can be raised by a call, and by reading an answer that has not the protocol's shape.
+_FAILURES = (
+    openai.OpenAIError,
+    httpx2.HTTPError,
+    httpx2.StreamError,
+    TimeoutError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+)
 
 
 class OpenAIProvider:
@@ -87,7 +98,7 @@ class OpenAIProvider:
         except ProviderError as error:
             error.usage = meter.usage_so_far()
             raise
-        except (openai.OpenAIError, httpx2.HTTPError, httpx2.StreamError, TimeoutError, ValueError) as error:
+        except _FAILURES as error:
             if _is_filtered(error):
                 yield Finished(config.model, _FILTERED, Usage(), self.name)
                 return
@@ -105,10 +116,13 @@ class OpenAIProvider:
                     timeout=client_timeout(config),
                     **self._limits(config),
                 )
-        except (openai.OpenAIError, httpx2.HTTPError, TimeoutError, ValueError) as error:
+            return self._read_whole(answer, config=config, sent=len(system) + len(text))
+        except _FAILURES as error:
             if _is_filtered(error):
                 return "", Finished(config.model, _FILTERED, Usage(), self.name)
             self._raise_mapped(error, config=config, usage=None)
+
+    def _read_whole(self, answer: object, *, config: ModelConfig, sent: int) -> tuple[str, Finished]:
         if not isinstance(answer, ChatCompletion) or not answer.choices:
             # The client hands a body that is not JSON through as it came.
             raise ProviderError(
@@ -119,7 +133,7 @@ class OpenAIProvider:
         stop = "refusal" if choice.message.refusal else _STOP_REASONS.get(choice.finish_reason, "end_turn")
         if not shown and stop == "end_turn":
             stop = "empty"
-        usage = _usage(answer.usage) if answer.usage else Usage(estimate_tokens(len(system) + len(text)))
+        usage = _read_usage(answer.usage) or Usage(estimate_tokens(sent), estimate_tokens(len(shown)))
         return shown, Finished(answer.model or config.model, stop, usage, self.name)
 
     async def close(self) -> None:
@@ -204,9 +218,9 @@ class _Meter:
 
     def read(self, chunk: ChatCompletionChunk) -> Iterable[ProviderEvent]:
         self.model = chunk.model or self.model
-        if chunk.usage is not None:
-            self._usage = _usage(chunk.usage)
-            yield Metered(self._usage)
+        if (usage := _read_usage(chunk.usage)) is not None:
+            self._usage = usage
+            yield Metered(usage)
         for choice in chunk.choices:  # Azure's first one has none, but what its filter says of the prompt
             if choice.delta and choice.delta.refusal:
                 self._refused = True
@@ -228,8 +242,10 @@ class _Meter:
         return Finished(model=self.model, stop_reason=stop, usage=self.usage_so_far(), provider=provider)
 
 
-def _usage(usage: CompletionUsage) -> Usage:
-    """Here `prompt_tokens` holds what came from the cache, which our `input_tokens` leaves out."""
+def _read_usage(usage: CompletionUsage | None) -> Usage | None:
+    """Here `prompt_tokens` holds what came from the cache, which our `input_tokens` leaves out. `None` without a count."""
+    if usage is None or usage.prompt_tokens is None or usage.completion_tokens is None:
+        return None
     details = usage.prompt_tokens_details
     read = (details.cached_tokens or 0) if details else 0
     written = (details.cache_write_tokens or 0) if details else 0

@@ -243,6 +243,16 @@ async def test_a_break_in_mid_stream(stub: StubProvider, provider: AnthropicProv
         assert "".join(texts) == ("word " * 40)[:48]
 
 
+async def test_a_short_answer_that_is_not_the_protocol_is_a_failed_call(
+    stub: StubProvider, provider: AnthropicProvider
+) -> None:
+    odd = b'{"type": "message", "content": [{"type": "text", "text": "Yes."}], "model": "m", "usage": null}'
+    stub.script(Reply(body=odd), Reply(body=b'{"type": "message", "content": null}'))
+    for _ in range(2):
+        with pytest.raises(ProviderError):
+            await provider.complete(system="s", text="t", config=CONFIG)
+
+
 async def test_closing_the_generator_ends_the_call_upstream(
     stub: StubProvider, provider: AnthropicProvider
 ) -> None:

@@ -1,6 +1,7 @@
 """OpenAI's and Azure's chat completions through the official client."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 
@@ -147,6 +148,55 @@ async def test_what_is_no_whole_answer_says_so(
     events = await collect(provider)
     assert isinstance(events[-1], Finished) and events[-1].stop_reason == stop
     assert shown(events) == text
+
+
+def chunks(*values: object) -> Reply:
+    data = b"".join(b"data: " + json.dumps(value).encode() + b"\n\n" for value in values)
+    return Reply(body=data + b"data: [DONE]\n\n", headers=(("content-type", "text/event-stream"),))
+
+
+def said(content: object, finish: str | None = None) -> dict[str, object]:
+    delta = {"content": content} if isinstance(content, str) else content
+    return {"id": "x", "choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"id": "x"},
+        {"id": "x", "choices": None},
+        {"id": "x", "choices": ["text"]},
+        {"id": "x", "choices": [{"index": 0, "delta": "text"}]},
+        ["text"],
+        said({"content": 5}),
+    ],
+)
+async def test_what_is_not_the_protocol_is_a_failed_call(
+    stub: StubProvider, provider: OpenAIProvider, odd: object
+) -> None:
+    for before in ((), (said("It is "),)):
+        stub.script(chunks(*before, odd))
+        error = await fail(provider)
+        assert not error.permanent and error.usage is not None and error.usage.input_tokens > 0
+
+
+async def test_a_short_answer_that_is_not_the_protocol_is_a_failed_call(
+    stub: StubProvider, provider: OpenAIProvider
+) -> None:
+    stub.script(Reply(body=b'{"id": "x", "choices": [{"message": null}]}'), Reply(body=b'{"choices": ["x"]}'))
+    for _ in range(2):
+        with pytest.raises(ProviderError):
+            await provider.complete(system="s", text="t", config=CONFIG)
+
+
+@pytest.mark.parametrize("usage", [{"completion_tokens": 1}, {"prompt_tokens": None}, {}])
+async def test_an_answer_without_a_count_is_whole_and_estimated(
+    stub: StubProvider, provider: OpenAIProvider, usage: object
+) -> None:
+    stub.script(chunks(said("It is 30 s."), said("", "stop"), {"id": "x", "choices": [], "usage": usage}))
+    events = await collect(provider)
+    assert shown(events) == "It is 30 s." and isinstance(events[-1], Finished)
+    assert events[-1].usage.input_tokens > 50 and events[-1].usage.output_tokens == 3
 
 
 async def test_a_reader_that_leaves_ends_the_call(stub: StubProvider) -> None:
