@@ -6,8 +6,8 @@ from dataclasses import replace
 from knowledge.llm.base import Passage
 from knowledge.llm.extractive import collect_candidates, score_candidates
 from knowledge.llm.rendering import Candidate
-from knowledge.llm.wire import CHARS_PER_TOKEN, estimate_tokens
 
+CHARS_PER_TOKEN = 4
 DUPLICATE_OVERLAP = 0.85
 # What a passage keeps however little its sentences share with the question: enough to judge what it is about.
 FEWEST_UNITS = 1
@@ -57,7 +57,7 @@ def compress_passages(passages: Sequence[Passage], *, question: str, tokens: int
 
 
 def count_passage_tokens(passages: Sequence[Passage]) -> int:
-    return estimate_tokens(sum(len(passage.text) for passage in passages))
+    return -(-sum(len(passage.text) for passage in passages) // CHARS_PER_TOKEN)
 
 
 def _repeats(candidate: Candidate, seen: list[frozenset[str]]) -> bool:

@@ -11,10 +11,10 @@ from knowledge.answering.events import Event
 from knowledge.answering.journey import Journey
 from knowledge.answering.prompt import build_prompt
 from knowledge.answering.responses import Response, hear
-from knowledge.answering.spending import complete_usage, reserve_again
+from knowledge.answering.spending import reserve_again
 from knowledge.config import AnswerConfig
 from knowledge.llm.base import Finished, Passage, Prompt, ProviderError, Turn
-from knowledge.llm.gateway import Attempt, Gateway, GatewayEvent, Restarted, count_chars
+from knowledge.llm.gateway import Attempt, Gateway, GatewayEvent, Restarted
 from ragsite.core.hops import run_db
 from ragsite.core.problems import Problem
 
@@ -49,7 +49,6 @@ async def generate_answer(
         Problem: 503, no provider could answer.
     """
     assembler = AnswerAssembler(prompt.shown, sent=prompt.passages, question=prompt.question)
-    chars = count_chars(prompt)
 
     def take(pieces: list[Piece]) -> list[Event]:
         events: list[Event] = []
@@ -75,9 +74,7 @@ async def generate_answer(
         stream = gateway.stream(
             prompt,
             config.models,
-            on_cancelled=lambda attempt: journey.attempts.append(
-                (complete_usage(attempt, chars=chars), "answer")
-            ),
+            on_cancelled=lambda attempt: journey.attempts.append((attempt, "answer")),
         )
     try:
         async with aclosing(stream) as events:

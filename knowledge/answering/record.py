@@ -68,8 +68,7 @@ def call_of(attempt: Attempt, *, kind: str) -> Call:
         cache_write_tokens=attempt.usage.cache_write_tokens,
         cost_usd=price_call(provider=attempt.provider, model=attempt.model, usage=attempt.usage),
         seconds=attempt.seconds,
-        # It was cut off before its provider had counted all of its tokens.
-        estimated=attempt.status in ("cancelled", "broken") and attempt.provider != "extractive",
+        estimated=attempt.estimated,
     )
 
 

@@ -3,10 +3,11 @@
 from dataclasses import replace
 
 from knowledge.answering.journey import Journey
-from knowledge.answering.spending import complete_usage, reserve_call
+from knowledge.answering.spending import reserve_call
 from knowledge.config import AnswerConfig
 from knowledge.llm.base import Finished
 from knowledge.llm.gateway import Gateway
+from knowledge.llm.wire import size_of
 from ragsite.core.hops import run_db
 
 
@@ -30,17 +31,16 @@ async def ask_small_model(
         ProviderError: every small model has failed.
     """
     models = [replace(model, max_tokens=max_tokens) for model in config.small_models]
-    chars = len(system) + len(text)
     journey.reserved = await run_db(
         reserve_call,
         membership=journey.principal.membership,
         request_id=journey.question.request_id,
-        chars=chars,
+        size=size_of(system, text),
         models=models,
     )
     return await gateway.complete(
         system=system,
         text=text,
         models=models,
-        on_attempt=lambda attempt: journey.attempts.append((complete_usage(attempt, chars=chars), kind)),
+        on_attempt=lambda attempt: journey.attempts.append((attempt, kind)),
     )

@@ -12,11 +12,8 @@ from knowledge.llm.gateway import Attempt
 from tenants.budgets import Standing, reserve_cost, warnings_of
 from tenants.models import Membership
 
-# An estimate must not be too low: addresses and configurations have tokens of two to three characters.
-FEWEST_CHARS_PER_TOKEN = 2
 # What a provider adds of its own: marks of documents, of turns, instructions for citations.
 ADDED_TOKENS = 600
-CHARS_PER_TOKEN = 4
 
 
 def usual_tokens(config: AnswerConfig) -> int:
@@ -26,19 +23,17 @@ def usual_tokens(config: AnswerConfig) -> int:
     return (config.retrieval.context_tokens + config.models[0].max_tokens) // 2
 
 
-def most_tokens(*, chars: int, config: ModelConfig) -> Usage:
-    """What a call with a prompt of so many characters uses at most."""
-    return Usage(
-        input_tokens=-(-chars // FEWEST_CHARS_PER_TOKEN) + ADDED_TOKENS, output_tokens=config.max_tokens
-    )
+def most_tokens(*, size: int, config: ModelConfig) -> Usage:
+    """What a call with a prompt of so many bytes uses at most: in no language is a token shorter than a byte."""
+    return Usage(input_tokens=size + ADDED_TOKENS, output_tokens=config.max_tokens)
 
 
-def most_cost(*, chars: int, config: ModelConfig) -> Decimal | None:
-    """What a call costs at most, in US dollars; ``None`` for a model without a price.
+def most_cost(*, size: int, config: ModelConfig) -> Decimal | None:
+    """What a call with a prompt of so many bytes costs at most, in US dollars; ``None`` for a model without a price.
 
     Writing a prompt to the provider's cache costs more than sending it, so all of it is taken as written.
     """
-    usage = most_tokens(chars=chars, config=config)
+    usage = most_tokens(size=size, config=config)
     usage = replace(usage, input_tokens=0, cache_write_tokens=usage.input_tokens)
     return price_call(provider=config.provider, model=config.model, usage=usage)
 
@@ -59,28 +54,20 @@ def take_priced(config: AnswerConfig, *, standings: tuple[Standing, ...]) -> Ans
         return config
 
     def priced(models: tuple[ModelConfig, ...]) -> tuple[ModelConfig, ...]:
-        return tuple(m for m in models if most_cost(chars=0, config=m) is not None) or models
+        return tuple(m for m in models if most_cost(size=0, config=m) is not None) or models
 
     return replace(config, models=priced(config.models), small_models=priced(config.small_models))
 
 
-def complete_usage(attempt: Attempt, *, chars: int) -> Attempt:
-    """A call that was cut off before the provider had counted its prompt has at least been sent it."""
-    if attempt.status != "cancelled" or attempt.usage.prompt_tokens or attempt.provider == "extractive":
-        return attempt
-    sent = -(-chars // CHARS_PER_TOKEN)
-    return replace(attempt, usage=replace(attempt.usage, input_tokens=sent))
-
-
 def reserve_call(
-    *, membership: Membership, request_id: UUID, chars: int, models: Sequence[ModelConfig]
+    *, membership: Membership, request_id: UUID, size: int, models: Sequence[ModelConfig]
 ) -> bool:
-    """Sets aside what a call to the dearest of the models may cost at most; whether anything was.
+    """Sets aside what a call of ``size`` bytes to the dearest of the models may cost at most; whether anything was.
 
     Raises:
         Problem: 402 where a budget does not allow it.
     """
-    costs = [most_cost(chars=chars, config=model) for model in models]
+    costs = [most_cost(size=size, config=model) for model in models]
     known = [cost for cost in costs if cost is not None]
     amount = max(known) if len(known) == len(costs) else None
     return reserve_cost(membership=membership, request_id=request_id, amount=amount)

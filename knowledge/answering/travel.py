@@ -22,7 +22,7 @@ from knowledge.config import AnswerConfig
 from knowledge.embedding.spaces import corpus_state
 from knowledge.llm.base import Turn
 from knowledge.llm.extractive import NOTICE
-from knowledge.llm.gateway import Gateway, count_chars
+from knowledge.llm.gateway import Gateway, count_bytes
 from knowledge.model_settings import apply_model_settings, read_model_settings
 from knowledge.models import Answer
 from knowledge.retrieval.base import Filters
@@ -140,7 +140,7 @@ async def _make(
             reserve_call,
             membership=principal.membership,
             request_id=question.request_id,
-            chars=count_chars(prompt),
+            size=count_bytes(prompt),
             models=config.models,
         )
     yield {"type": "sources", "data": journey.sources}

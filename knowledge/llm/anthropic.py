@@ -26,7 +26,16 @@ from knowledge.llm.base import (
 from knowledge.llm.framing import EventReader
 from knowledge.llm.network import LIMITS, gather_streams
 from knowledge.llm.sentences import partition_text
-from knowledge.llm.wire import client_timeout, end_body, estimate_tokens, next_event, parse_retry_after, until
+from knowledge.llm.wire import (
+    client_timeout,
+    end_body,
+    estimate_tokens,
+    may_have_arrived,
+    next_event,
+    parse_retry_after,
+    size_of,
+    until,
+)
 
 DEFAULT_BASE_URL = "https://api.anthropic.com"
 
@@ -123,7 +132,7 @@ class AnthropicProvider:
                     yield out
                 events = None if meter.is_over else await next_event(parts, deadline)
             if not meter.is_over:
-                raise ProviderError("Anthropic's answer broke off; try again.", permanent=False)
+                raise ProviderError("Anthropic's answer broke off; try again.", permanent=False, unheard=True)
             yield meter.finish(provider=self.name)
         except ProviderError as error:
             error.usage = meter.usage_so_far()
@@ -198,7 +207,7 @@ class _Meter:
         self.model = model
         self.stop_reason = "end_turn"
         self.usage: Usage | None = None
-        self.chars = 0
+        self.got = 0
         self.is_over = False
 
     def read(self, events: Sequence[Mapping[str, Any]]) -> Iterable[ProviderEvent]:
@@ -238,17 +247,17 @@ class _Meter:
             self.is_over = True
 
     def _text(self, text: str) -> Iterable[ProviderEvent]:
-        self.chars += len(text)
+        self.got += size_of(text)
         if text:
             yield TextDelta(text)
 
     def usage_so_far(self) -> Usage | None:
         if self.usage is None:
             return None
-        return replace(self.usage, output_tokens=max(self.usage.output_tokens, estimate_tokens(self.chars)))
+        return replace(self.usage, output_tokens=max(self.usage.output_tokens, estimate_tokens(self.got)))
 
     def finish(self, *, provider: str) -> Finished:
-        empty = not self.chars and self.stop_reason == "end_turn"
+        empty = not self.got and self.stop_reason == "end_turn"
         return Finished(
             model=self.model,
             stop_reason="empty" if empty else self.stop_reason,
@@ -319,7 +328,7 @@ def raise_mapped(error: Exception, *, config: ModelConfig, usage: Usage | None) 
         reason = "Anthropic cannot be reached; check the network and ANTHROPIC_BASE_URL."
     else:
         reason = "Anthropic's answer could not be read; check ANTHROPIC_BASE_URL and try again."
-    raise ProviderError(reason, permanent=False, usage=usage) from error
+    raise ProviderError(reason, permanent=False, usage=usage, unheard=may_have_arrived(error)) from error
 
 
 def _map_status(error: anthropic.APIStatusError, *, model: str, usage: Usage | None) -> ProviderError:

@@ -130,6 +130,7 @@ class ProviderError(Exception):
         permanent: the same call would fail again, so it is not retried.
         retry_after: seconds that the provider asked to wait, if it did.
         usage: what the call had cost when it broke, if anything.
+        unheard: it may have reached the provider, of which no more was heard; then it has cost what was sent at least.
     """
 
     def __init__(
@@ -139,12 +140,14 @@ class ProviderError(Exception):
         permanent: bool,
         retry_after: float | None = None,
         usage: Usage | None = None,
+        unheard: bool = False,
     ) -> None:
         super().__init__(reason)
         self.reason = reason
         self.permanent = permanent
         self.retry_after = retry_after
         self.usage = usage
+        self.unheard = unheard
 
 
 class Provider(Protocol):

@@ -26,7 +26,7 @@ from knowledge.llm.base import (
     TextDelta,
     Usage,
 )
-from knowledge.llm.wire import estimate_tokens
+from knowledge.llm.wire import estimate_tokens, size_of
 from ragsite.core.background import in_background
 from ragsite.core.breaker import Breaker, model_breaker
 from ragsite.core.breaker_rules import BreakerOpen, Outcome, Permit
@@ -79,8 +79,8 @@ AttemptStatus: TypeAlias = Literal[
 class Attempt:
     """One call to one provider, for the ledger; `seconds` is its wall time.
 
-    `broken` failed after text had arrived, `cancelled` was given up by its reader; both have usage that is
-    partly estimated. `reason` says why an attempt failed.
+    `broken` failed after text had arrived, `cancelled` was given up by its reader. `estimated`: it has no count of the
+    provider's to its end; what was sent and what had come are estimated. `reason` says why an attempt failed.
     """
 
     provider: str
@@ -89,6 +89,7 @@ class Attempt:
     usage: Usage
     seconds: float
     reason: str = ""
+    estimated: bool = False
 
 
 @dataclass(frozen=True)
@@ -149,13 +150,14 @@ class Gateway:
             plan.append(EXTRACTIVE)
         if not plan:
             raise ProviderError(NO_MODEL, permanent=True)
+        sent = count_bytes(prompt)
         for index, model in enumerate(plan):
             last = index == len(plan) - 1
             tried = 0
             while True:
                 tried += 1
                 config = _fit_config(model, deadline=deadline, last=last)
-                call = _Call(provider=self._providers[model.provider], config=config, wanted=model)
+                call = _Call(provider=self._providers[model.provider], config=config, wanted=model, sent=sent)
                 try:
                     await self._begin(call)
                 except BreakerOpen as error:
@@ -168,7 +170,7 @@ class Gateway:
                             yield event
                 except (GeneratorExit, asyncio.CancelledError):
                     if on_cancelled is not None:
-                        on_cancelled(call.attempt("cancelled"))
+                        on_cancelled(call.cancel())
                     self._release(call)
                     raise
                 except Exception as raised:
@@ -228,7 +230,12 @@ class Gateway:
         for model in models:
             if model.provider not in self.providers:
                 continue
-            call = _Call(provider=self._providers[model.provider], config=model, wanted=model)
+            call = _Call(
+                provider=self._providers[model.provider],
+                config=model,
+                wanted=model,
+                sent=size_of(system, text),
+            )
             try:
                 await self._begin(call)
             except BreakerOpen as error:
@@ -237,7 +244,7 @@ class Gateway:
             try:
                 answer = await call.complete(system=system, text=text)
             except asyncio.CancelledError:
-                on_attempt(call.attempt("cancelled"))
+                on_attempt(call.cancel())
                 self._release(call)
                 raise
             except Exception as raised:
@@ -295,11 +302,11 @@ def _left_alone(error: BreakerOpen) -> ProviderError:
     )
 
 
-def count_chars(prompt: Prompt) -> int:
-    """The characters of everything that is sent."""
-    passages = sum(len(p.title) + len(p.uri) + len(p.heading) + len(p.text) for p in prompt.passages)
-    history = sum(len(turn.question) + len(turn.answer) for turn in prompt.history)
-    return len(prompt.system) + len(prompt.question) + passages + history
+def count_bytes(prompt: Prompt) -> int:
+    """Of everything that is sent, in UTF-8."""
+    passages = sum(size_of(p.title, p.uri, p.heading, p.text) for p in prompt.passages)
+    history = sum(size_of(turn.question, turn.answer) for turn in prompt.history)
+    return size_of(prompt.system, prompt.asked) + passages + history
 
 
 def _fit_config(config: ModelConfig, *, deadline: float, last: bool) -> ModelConfig:
@@ -314,17 +321,17 @@ def _fit_config(config: ModelConfig, *, deadline: float, last: bool) -> ModelCon
 class _Call:
     """One call to one provider: passes its events on and remembers what the ledger needs.
 
-    `config` is `wanted` with the time that is left.
+    `config` is `wanted` with the time that is left; `sent` are the bytes of what is sent.
     """
 
-    def __init__(self, *, provider: Provider, config: ModelConfig, wanted: ModelConfig) -> None:
+    def __init__(self, *, provider: Provider, config: ModelConfig, wanted: ModelConfig, sent: int) -> None:
         self._provider = provider
         self.config = config
         self.wanted = wanted
         self.permit = Permit()
         self._started = time.monotonic()
         self._usage = Usage()
-        self._chars = 0
+        self._sent, self._got = sent, 0
         self._finished: Finished | None = None
 
     @property
@@ -333,7 +340,7 @@ class _Call:
 
     @property
     def has_text(self) -> bool:
-        return self._chars > 0
+        return self._got > 0
 
     @property
     def finished(self) -> Finished:
@@ -362,31 +369,43 @@ class _Call:
                     self._usage = event.usage
                 else:
                     if isinstance(event, TextDelta):
-                        self._chars += len(event.text)
+                        self._got += size_of(event.text)
                     yield event
         if self._finished is None:
             raise ProviderError("The language model's answer broke off; try again.", permanent=False)
 
     async def complete(self, *, system: str, text: str) -> str:
         answer, self._finished = await self._provider.complete(system=system, text=text, config=self.config)
-        self._usage, self._chars = self._finished.usage, len(answer)
+        self._usage, self._got = self._finished.usage, size_of(answer)
         return answer
 
     def fail(self, error: ProviderError) -> Attempt:
         self._usage = error.usage or self._usage
+        if (error.unheard or self.has_text) and not self.is_free:
+            self._estimate()
         if self.has_text:
             return self.attempt("broken", reason=error.reason)
         return self.attempt("permanent" if error.permanent else "transient", reason=error.reason)
 
+    def cancel(self) -> Attempt:
+        if self._finished is None and not self.is_free:
+            self._estimate()
+        return self.attempt("cancelled")
+
     def attempt(self, status: AttemptStatus, *, reason: str = "") -> Attempt:
-        usage = self._usage
-        if status == "cancelled" and not self.is_free:
-            usage = replace(usage, output_tokens=max(usage.output_tokens, estimate_tokens(self._chars)))
         return Attempt(
             provider=self._provider.name,
             model=self._finished.model if self._finished else self.config.model,
             status=status,
-            usage=usage,
+            usage=self._usage,
             seconds=time.monotonic() - self._started,
             reason=reason,
+            estimated=self._finished is None and self._usage != Usage(),
         )
+
+    def _estimate(self) -> None:
+        """What has been sent, where nobody has counted it, and what had come."""
+        usage = self._usage
+        sent = usage.input_tokens if usage.prompt_tokens else estimate_tokens(self._sent)
+        got = max(usage.output_tokens, estimate_tokens(self._got))
+        self._usage = replace(usage, input_tokens=sent, output_tokens=got)

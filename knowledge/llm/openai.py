@@ -21,7 +21,15 @@ from knowledge.llm.base import (
     Usage,
 )
 from knowledge.llm.markers import INSTRUCTION, MarkerReader
-from knowledge.llm.wire import client_timeout, estimate_tokens, next_event, parse_retry_after, until
+from knowledge.llm.wire import (
+    client_timeout,
+    estimate_tokens,
+    may_have_arrived,
+    next_event,
+    parse_retry_after,
+    size_of,
+    until,
+)
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
 _STOP_REASONS = {"stop": "end_turn", "length": "max_tokens", "content_filter": "content_filter"}
@@ -66,12 +74,12 @@ class OpenAIProvider:
     async def stream(self, prompt: Prompt, *, config: ModelConfig) -> AsyncGenerator[ProviderEvent, None]:
         """Answers `prompt` from its passages; see Provider.stream.
 
-        The protocol tells its usage at the end alone: what is cut off before is estimated from the characters.
+        The protocol tells its usage at the end alone: what is cut off before is estimated from the text.
         """
         deadline = time.monotonic() + config.call_seconds
         first_byte = min(deadline, time.monotonic() + config.first_byte_seconds)
         messages = _messages(prompt)
-        meter = _Meter(model=config.model, prompt_chars=sum(len(str(m.get("content"))) for m in messages))
+        meter = _Meter(model=config.model, sent=size_of(*(str(m.get("content")) for m in messages)))
         response: openai.AsyncStream[ChatCompletionChunk] | None = None
         try:
             async with until(first_byte):
@@ -116,7 +124,7 @@ class OpenAIProvider:
                     timeout=client_timeout(config),
                     **self._limits(config),
                 )
-            return self._read_whole(answer, config=config, sent=len(system) + len(text))
+            return self._read_whole(answer, config=config, sent=size_of(system, text))
         except _FAILURES as error:
             if _is_filtered(error):
                 return "", Finished(config.model, _FILTERED, Usage(), self.name)
@@ -133,7 +141,7 @@ class OpenAIProvider:
         stop = "refusal" if choice.message.refusal else _STOP_REASONS.get(choice.finish_reason, "end_turn")
         if not shown and stop == "end_turn":
             stop = "empty"
-        usage = _read_usage(answer.usage) or Usage(estimate_tokens(sent), estimate_tokens(len(shown)))
+        usage = _read_usage(answer.usage) or Usage(estimate_tokens(sent), estimate_tokens(size_of(shown)))
         return shown, Finished(answer.model or config.model, stop, usage, self.name)
 
     async def close(self) -> None:
@@ -155,7 +163,7 @@ class OpenAIProvider:
             reason = f"{self._label} cannot be reached; check the network and {self._variable}."
         else:
             reason = f"{self._label}'s answer could not be read; check {self._variable} and try again."
-        raise ProviderError(reason, permanent=False, usage=usage) from error
+        raise ProviderError(reason, permanent=False, usage=usage, unheard=may_have_arrived(error)) from error
 
     @property
     def _spent(self) -> str:
@@ -207,12 +215,12 @@ class AzureProvider(OpenAIProvider):
 class _Meter:
     """Turns chunks into our events and keeps count of what they cost."""
 
-    def __init__(self, *, model: str, prompt_chars: int) -> None:
+    def __init__(self, *, model: str, sent: int) -> None:
         self.model = model
         self.stop_reason = ""
         self.reader = MarkerReader()
-        self._prompt_chars = prompt_chars
-        self._chars = 0
+        self._sent = sent
+        self._got = 0
         self._refused = False
         self._usage: Usage | None = None
 
@@ -225,19 +233,19 @@ class _Meter:
             if choice.delta and choice.delta.refusal:
                 self._refused = True
             if choice.delta and choice.delta.content:
-                self._chars += len(choice.delta.content)
+                self._got += size_of(choice.delta.content)
                 yield from self.reader.feed(choice.delta.content)
             if choice.finish_reason:
                 self.stop_reason = _STOP_REASONS.get(choice.finish_reason, "end_turn")
 
     def usage_so_far(self) -> Usage:
         return self._usage or Usage(
-            input_tokens=estimate_tokens(self._prompt_chars), output_tokens=estimate_tokens(self._chars)
+            input_tokens=estimate_tokens(self._sent), output_tokens=estimate_tokens(self._got)
         )
 
     def finish(self, *, provider: str) -> Finished:
         stop = "refusal" if self._refused else self.stop_reason
-        if not self._chars and stop == "end_turn":
+        if not self._got and stop == "end_turn":
             stop = "empty"
         return Finished(model=self.model, stop_reason=stop, usage=self.usage_so_far(), provider=provider)
 

@@ -13,14 +13,33 @@ from ragsite.core.background import in_background
 
 T = TypeVar("T")
 CONNECT_SECONDS = 5.0
-# An estimate for text whose tokens the provider had no chance to report.
-CHARS_PER_TOKEN = 4
+# An estimate for text whose tokens the provider had no chance to report. In bytes, as a character of Chinese or Thai has
+# three, and costs about as much as a short word.
+BYTES_PER_TOKEN = 4
+_NOT_SENT = (
+    httpx2.ConnectError,
+    httpx2.ConnectTimeout,
+    httpx2.PoolTimeout,
+    httpx2.ProxyError,
+    httpx2.UnsupportedProtocol,
+)
 # How long the end of a body is waited for whose answer is over.
 END_SECONDS = 1.0
 
 
-def estimate_tokens(chars: int) -> int:
-    return -(-chars // CHARS_PER_TOKEN)
+def size_of(*texts: str) -> int:
+    """Bytes of UTF-8. Half of a character, as a stream may bring it, has some, too."""
+    return sum(len(text.encode(errors="surrogatepass")) for text in texts)
+
+
+def estimate_tokens(size: int) -> int:
+    """Of so many bytes."""
+    return -(-size // BYTES_PER_TOKEN)
+
+
+def may_have_arrived(error: Exception) -> bool:
+    """Whether a call that failed so may have reached its provider, who then wants to be paid for it."""
+    return not isinstance(error, _NOT_SENT) and not isinstance(error.__cause__, _NOT_SENT)
 
 
 def client_timeout(config: ModelConfig) -> httpx2.Timeout:

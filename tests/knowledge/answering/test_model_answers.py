@@ -129,6 +129,8 @@ def test_a_refused_key_and_a_hanging_provider_fall_back_to_quoting(
     hung = check_stream(read_events(shared.nina, "query/stream", BODY))
     assert time.monotonic() - begun < 6
     assert hung["fallback"] is True and hung["provider"] == "extractive" and hung["answered"]
+    unheard = [row for row in ledger(shared.nina, hung["request_id"]) if row.provider == "anthropic"]
+    assert unheard and all(row.input_tokens > 100 and row.cost_usd > 0 and row.estimated for row in unheard)
     model.script(*[Reply(status=500)] * 3)
     assert ask(shared.nina, cache=False)["fallback"] is True
 

@@ -10,7 +10,8 @@ from knowledge.answering.prompt import build_prompt
 from knowledge.llm.anthropic import AnthropicProvider
 from knowledge.llm.base import Finished, ModelConfig, Passage, ProviderError, TextDelta, Usage
 from knowledge.llm.extractive import ExtractiveProvider
-from knowledge.llm.gateway import Attempt, Gateway, GatewayEvent, Restarted, RetryPolicy
+from knowledge.llm.gateway import Attempt, Gateway, GatewayEvent, Restarted, RetryPolicy, count_bytes
+from knowledge.llm.wire import estimate_tokens
 from tests.stub_provider import Block, Reply, StubProvider
 
 CONFIG = ModelConfig(provider="anthropic", model="claude-haiku-5-5", first_byte_seconds=2, call_seconds=3)
@@ -127,6 +128,34 @@ async def test_a_call_ends_with_the_deadline(stub: StubProvider) -> None:
     await gateway.close()
 
 
+async def test_a_call_of_which_nothing_is_heard_has_cost_what_was_sent(stub: StubProvider) -> None:
+    gateway = make(stub, replace(QUICK, tries=1))
+    short = replace(CONFIG, first_byte_seconds=0.3)
+    stub.script(Reply(wait_seconds=30), Reply(status=529))
+    for sent in (estimate_tokens(count_bytes(PROMPT)), 0):
+        attempt = next(e for e in await collect(gateway, short) if isinstance(e, Attempt))
+        assert (attempt.status, attempt.usage, attempt.estimated) == ("transient", Usage(sent), sent > 0)
+    seen: list[Attempt] = []
+    stub.script(Reply(wait_seconds=30))
+    with pytest.raises(ProviderError):
+        await gateway.complete(
+            system="はい" * 10,
+            text="ok",
+            models=[replace(short, call_seconds=0.3)],
+            on_attempt=seen.append,
+        )
+    assert [(attempt.usage, attempt.estimated) for attempt in seen] == [(Usage(input_tokens=16), True)]
+    await gateway.close()
+
+
+async def test_a_call_that_reaches_nobody_has_cost_nothing() -> None:
+    nobody = AnthropicProvider(api_key="k", base_url="http://127.0.0.1:1")
+    gateway = Gateway([nobody, ExtractiveProvider()], policy=replace(QUICK, tries=1))
+    attempt = next(e for e in await collect(gateway) if isinstance(e, Attempt))
+    assert (attempt.status, attempt.usage, attempt.estimated) == ("transient", Usage(), False)
+    await gateway.close()
+
+
 @pytest.mark.parametrize("cut", ["end", "error", "hang"])
 async def test_a_break_after_text_restarts_with_the_next_provider(stub: StubProvider, cut: str) -> None:
     gateway = make(stub)
@@ -136,7 +165,7 @@ async def test_a_break_after_text_restarts_with_the_next_provider(stub: StubProv
     assert sum(isinstance(e, Restarted) for e in events) == 1
     assert "Forty" not in text(events) and "30 seconds" in text(events)
     broken = next(e for e in events if isinstance(e, Attempt))
-    assert broken.usage.input_tokens > 0 and broken.usage.output_tokens >= 9
+    assert broken.usage.input_tokens > 0 and broken.usage.output_tokens >= 9 and broken.estimated
     assert len(stub.requests) == 1
     await gateway.close()
 

@@ -145,6 +145,8 @@ async def test_a_fault_of_a_provider_is_a_failed_call_and_the_next_one_answers(b
     events = await collect(gateway)
     assert attempts(events) == [("anthropic", "broken"), ("extractive", "success")]
     assert text(events).startswith("The hold time is 30 seconds.")
+    broken = next(event for event in events if isinstance(event, Attempt))
+    assert broken.usage.input_tokens > 50 and broken.usage.output_tokens == 2 and broken.estimated
     await breaker.report(await breaker.admit(), "unknown")  # the probe is not held
     seen: list[Attempt] = []
     with pytest.raises(Exception, match="see the log"):
