@@ -14,7 +14,8 @@ from knowledge.answering.responses import Response, hear
 from knowledge.answering.spending import reserve_again
 from knowledge.config import AnswerConfig
 from knowledge.llm.base import Finished, Passage, Prompt, ProviderError, Turn
-from knowledge.llm.gateway import Attempt, Gateway, GatewayEvent, Restarted
+from knowledge.llm.calls import Attempt
+from knowledge.llm.gateway import Gateway, GatewayEvent, Restarted
 from ragsite.core.hops import run_db
 from ragsite.core.problems import Problem
 

@@ -9,7 +9,7 @@ from uuid import UUID
 from knowledge.answering.prompt import PROMPT_VERSION
 from knowledge.answering.responses import Said
 from knowledge.llm.base import Finished, Turn, Usage
-from knowledge.llm.gateway import Attempt
+from knowledge.llm.calls import Attempt
 from knowledge.llm.prices import FREE_PROVIDERS
 from knowledge.models import Answer, ModelSettings
 from knowledge.retrieval.base import Filters, FoundPassage

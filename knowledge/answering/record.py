@@ -11,7 +11,7 @@ from django.db.models import F
 from django.utils import timezone
 
 from knowledge.llm.base import Usage
-from knowledge.llm.gateway import Attempt
+from knowledge.llm.calls import Attempt
 from knowledge.llm.prices import PriceRow, price_usage
 from knowledge.models import Answer, Conversation, Document, Price
 from tenants.access import Principal

@@ -8,7 +8,7 @@ from uuid import UUID
 from knowledge.answering.record import price_call
 from knowledge.config import AnswerConfig
 from knowledge.llm.base import ModelConfig, Usage
-from knowledge.llm.gateway import Attempt
+from knowledge.llm.calls import Attempt
 from tenants.budgets import Standing, reserve_cost, warnings_of
 from tenants.models import Membership
 

@@ -21,8 +21,9 @@ from knowledge.answering.spending import prefers_cheaper, reserve_call, take_che
 from knowledge.config import AnswerConfig
 from knowledge.embedding.spaces import corpus_state
 from knowledge.llm.base import Turn
+from knowledge.llm.calls import count_bytes
 from knowledge.llm.extractive import NOTICE
-from knowledge.llm.gateway import Gateway, count_bytes
+from knowledge.llm.gateway import Gateway
 from knowledge.model_settings import apply_model_settings, read_model_settings
 from knowledge.models import Answer
 from knowledge.retrieval.base import Filters

@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import structlog
 
@@ -18,18 +18,17 @@ from knowledge.llm.base import (
     BlockEnd,
     Cited,
     Finished,
-    Metered,
     ModelConfig,
     Prompt,
     Provider,
     ProviderError,
     TextDelta,
-    Usage,
 )
-from knowledge.llm.wire import estimate_tokens, size_of
+from knowledge.llm.calls import Attempt, Call, count_bytes, fit_config
+from knowledge.llm.wire import size_of
 from ragsite.core.background import in_background
 from ragsite.core.breaker import Breaker, model_breaker
-from ragsite.core.breaker_rules import BreakerOpen, Outcome, Permit
+from ragsite.core.breaker_rules import BreakerOpen, Outcome
 
 logger = structlog.get_logger(__name__)
 
@@ -43,8 +42,6 @@ _HEALTH: dict[str, Outcome] = {
     "transient": "failure",
     "broken": "failure",
 }
-# The words of the providers for an answer that they would not give.
-REFUSALS = frozenset({"refusal", "content_filter"})
 
 
 @dataclass(frozen=True)
@@ -68,28 +65,6 @@ class RetryPolicy:
         wait = min(self.max_seconds, self.first_seconds * 2.0 ** (tried - 1))
         # Spreads the retries of many clients; nothing secret rests on it.
         return wait * random.uniform(1 - self.jitter, 1 + self.jitter)  # noqa: S311
-
-
-AttemptStatus: TypeAlias = Literal[
-    "success", "empty", "refused", "transient", "permanent", "broken", "cancelled"
-]
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """One call to one provider, for the ledger; `seconds` is its wall time.
-
-    `broken` failed after text had arrived, `cancelled` was given up by its reader. `estimated`: it has no count of the
-    provider's to its end; what was sent and what had come are estimated. `reason` says why an attempt failed.
-    """
-
-    provider: str
-    model: str
-    status: AttemptStatus
-    usage: Usage
-    seconds: float
-    reason: str = ""
-    estimated: bool = False
 
 
 @dataclass(frozen=True)
@@ -156,8 +131,8 @@ class Gateway:
             tried = 0
             while True:
                 tried += 1
-                config = _fit_config(model, deadline=deadline, last=last)
-                call = _Call(provider=self._providers[model.provider], config=config, wanted=model, sent=sent)
+                config = fit_config(model, deadline=deadline, last=last)
+                call = Call(provider=self._providers[model.provider], config=config, wanted=model, sent=sent)
                 try:
                     await self._begin(call)
                 except BreakerOpen as error:
@@ -230,7 +205,7 @@ class Gateway:
         for model in models:
             if model.provider not in self.providers:
                 continue
-            call = _Call(
+            call = Call(
                 provider=self._providers[model.provider],
                 config=model,
                 wanted=model,
@@ -259,12 +234,12 @@ class Gateway:
             return answer, call.finished
         raise _left_alone(resting) if resting else ProviderError(NO_MODEL, permanent=True)
 
-    async def _begin(self, call: "_Call") -> None:
+    async def _begin(self, call: Call) -> None:
         """Before every call. Raises BreakerOpen."""
         if not call.is_free:
             call.permit = await self._breakers(call.wanted.provider).admit()
 
-    async def _end(self, call: "_Call", attempt: Attempt) -> None:
+    async def _end(self, call: Call, attempt: Attempt) -> None:
         """After every call."""
         if call.is_free:
             return
@@ -275,7 +250,7 @@ class Gateway:
             self._release(call)
             raise
 
-    def _release(self, call: "_Call") -> None:
+    def _release(self, call: Call) -> None:
         """A probe whose reader left makes way for another at once."""
         if call.permit.is_probe:
             in_background(self._breakers(call.wanted.provider).report(call.permit, "unknown"))
@@ -285,7 +260,7 @@ class Gateway:
             await provider.close()
 
 
-def _expect(raised: Exception, call: "_Call") -> ProviderError:
+def _expect(raised: Exception, call: Call) -> ProviderError:
     """A fault of a provider's, or of ours in asking it, fails the call and no more; as it tells nothing of the provider's
     health, it is permanent."""
     if isinstance(raised, ProviderError):
@@ -300,112 +275,3 @@ def _left_alone(error: BreakerOpen) -> ProviderError:
         permanent=False,
         retry_after=error.retry_after,
     )
-
-
-def count_bytes(prompt: Prompt) -> int:
-    """Of everything that is sent, in UTF-8."""
-    passages = sum(size_of(p.title, p.uri, p.heading, p.text) for p in prompt.passages)
-    history = sum(size_of(turn.question, turn.answer) for turn in prompt.history)
-    return size_of(prompt.system, prompt.asked) + passages + history
-
-
-def _fit_config(config: ModelConfig, *, deadline: float, last: bool) -> ModelConfig:
-    """A call may not outlive the question's deadline."""
-    left = deadline - time.monotonic()
-    if last or left >= config.call_seconds:
-        return config
-    left = max(left, 0.001)
-    return replace(config, call_seconds=left, first_byte_seconds=min(config.first_byte_seconds, left))
-
-
-class _Call:
-    """One call to one provider: passes its events on and remembers what the ledger needs.
-
-    `config` is `wanted` with the time that is left; `sent` are the bytes of what is sent.
-    """
-
-    def __init__(self, *, provider: Provider, config: ModelConfig, wanted: ModelConfig, sent: int) -> None:
-        self._provider = provider
-        self.config = config
-        self.wanted = wanted
-        self.permit = Permit()
-        self._started = time.monotonic()
-        self._usage = Usage()
-        self._sent, self._got = sent, 0
-        self._finished: Finished | None = None
-
-    @property
-    def is_free(self) -> bool:
-        return self._provider.name == EXTRACTIVE.provider
-
-    @property
-    def has_text(self) -> bool:
-        return self._got > 0
-
-    @property
-    def finished(self) -> Finished:
-        assert self._finished is not None
-        return self._finished
-
-    @property
-    def status(self) -> AttemptStatus:
-        if self.finished.stop_reason in REFUSALS:
-            return "refused"
-        return "success" if self.has_text else "empty"
-
-    @property
-    def ran_out_of_our_time(self) -> bool:
-        """Cut short by the question's deadline, for which the provider is not to blame."""
-        was_cut = self.config.call_seconds < self.wanted.call_seconds
-        return was_cut and time.monotonic() - self._started >= 0.95 * self.config.first_byte_seconds
-
-    async def stream(self, prompt: Prompt) -> AsyncGenerator[TextDelta | Cited | BlockEnd, None]:
-        async with aclosing(self._provider.stream(prompt, config=self.config)) as events:
-            async for event in events:
-                if isinstance(event, Metered):
-                    self._usage = event.usage
-                elif isinstance(event, Finished):
-                    self._finished = event
-                    self._usage = event.usage
-                else:
-                    if isinstance(event, TextDelta):
-                        self._got += size_of(event.text)
-                    yield event
-        if self._finished is None:
-            raise ProviderError("The language model's answer broke off; try again.", permanent=False)
-
-    async def complete(self, *, system: str, text: str) -> str:
-        answer, self._finished = await self._provider.complete(system=system, text=text, config=self.config)
-        self._usage, self._got = self._finished.usage, size_of(answer)
-        return answer
-
-    def fail(self, error: ProviderError) -> Attempt:
-        self._usage = error.usage or self._usage
-        if (error.unheard or self.has_text) and not self.is_free:
-            self._estimate()
-        if self.has_text:
-            return self.attempt("broken", reason=error.reason)
-        return self.attempt("permanent" if error.permanent else "transient", reason=error.reason)
-
-    def cancel(self) -> Attempt:
-        if self._finished is None and not self.is_free:
-            self._estimate()
-        return self.attempt("cancelled")
-
-    def attempt(self, status: AttemptStatus, *, reason: str = "") -> Attempt:
-        return Attempt(
-            provider=self._provider.name,
-            model=self._finished.model if self._finished else self.config.model,
-            status=status,
-            usage=self._usage,
-            seconds=time.monotonic() - self._started,
-            reason=reason,
-            estimated=self._finished is None and self._usage != Usage(),
-        )
-
-    def _estimate(self) -> None:
-        """What has been sent, where nobody has counted it, and what had come."""
-        usage = self._usage
-        sent = usage.input_tokens if usage.prompt_tokens else estimate_tokens(self._sent)
-        got = max(usage.output_tokens, estimate_tokens(self._got))
-        self._usage = replace(usage, input_tokens=sent, output_tokens=got)

@@ -6,7 +6,7 @@ import pytest
 
 from knowledge.answering.spending import most_tokens
 from knowledge.llm.base import ModelConfig, Passage, Prompt, Turn
-from knowledge.llm.gateway import count_bytes
+from knowledge.llm.calls import count_bytes
 
 CONFIG = ModelConfig(provider="anthropic", model="claude-sonnet-5-5", max_tokens=700)
 

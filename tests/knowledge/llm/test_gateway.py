@@ -9,8 +9,9 @@ import pytest
 from knowledge.answering.prompt import build_prompt
 from knowledge.llm.anthropic import AnthropicProvider
 from knowledge.llm.base import Finished, ModelConfig, Passage, ProviderError, TextDelta, Usage
+from knowledge.llm.calls import Attempt, count_bytes
 from knowledge.llm.extractive import ExtractiveProvider
-from knowledge.llm.gateway import Attempt, Gateway, GatewayEvent, Restarted, RetryPolicy, count_bytes
+from knowledge.llm.gateway import Gateway, GatewayEvent, Restarted, RetryPolicy
 from knowledge.llm.wire import estimate_tokens
 from tests.stub_provider import Block, Reply, StubProvider
 

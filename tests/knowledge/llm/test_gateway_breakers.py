@@ -10,8 +10,9 @@ import pytest
 
 from knowledge.llm.anthropic import AnthropicProvider
 from knowledge.llm.base import ModelConfig, Prompt, ProviderEvent, TextDelta
+from knowledge.llm.calls import Attempt
 from knowledge.llm.extractive import ExtractiveProvider
-from knowledge.llm.gateway import Attempt, Gateway
+from knowledge.llm.gateway import Gateway
 from ragsite.core import breaker_rules
 from ragsite.core.breaker import Breaker
 from ragsite.core.breaker_rules import BreakerOpen, BreakerPolicy, Permit
