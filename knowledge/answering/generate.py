@@ -75,6 +75,7 @@ async def generate_answer(
         stream = gateway.stream(
             prompt,
             config.models,
+            deadline=journey.deadline,
             on_cancelled=lambda attempt: journey.attempts.append((attempt, "answer")),
         )
     try:

@@ -1,5 +1,6 @@
 """The values of a question's journey: what was asked, what is known before it, and what became of it."""
 
+import time
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from knowledge.llm.calls import Attempt
 from knowledge.llm.prices import FREE_PROVIDERS
 from knowledge.models import Answer, ModelSettings
 from knowledge.retrieval.base import Filters, FoundPassage
+from ragsite.core.config import config
 from ragsite.core.observability import Stopwatch
 from tenants.access import Principal
 from tenants.budgets import Standing
@@ -68,6 +70,8 @@ class Journey:
     question: Question
     principal: Principal
     watch: Stopwatch = field(default_factory=Stopwatch)
+    # Until when models may be asked, by the monotonic clock: all of them together, from the question's arrival.
+    deadline: float = field(default_factory=lambda: time.monotonic() + config().answer_seconds)
     standalone: str = ""
     passages: tuple[FoundPassage, ...] = ()
     sources: list[dict[str, Any]] = field(default_factory=list)
@@ -90,6 +94,11 @@ class Journey:
     warnings: tuple[str, ...] = ()
     reserved: bool = False
     is_followed: Callable[[], Awaitable[bool]] | None = None  # while others may wait for it, too
+
+    def end_of_share(self, share: float) -> float:
+        """When something on the way to the answer has had its share of the time that is left."""
+        now = time.monotonic()
+        return now + share * max(0.0, self.deadline - now)
 
     @property
     def tokens(self) -> int:

@@ -10,7 +10,7 @@ from knowledge.embedding.batching import embed_texts
 from knowledge.embedding.factory import load_embedder
 from knowledge.llm.base import Provider
 from knowledge.llm.extractive import ExtractiveProvider
-from knowledge.llm.gateway import Gateway, RetryPolicy
+from knowledge.llm.gateway import Gateway
 from ragsite.core.config import config
 
 # A client's connections belong to the event loop that opened them.
@@ -27,7 +27,7 @@ def gateway() -> Gateway:
     if loop not in _gateways:
         providers: list[Provider] = [_make_provider(name) for name in configured_providers()]
         providers.append(ExtractiveProvider(embed=_embed))
-        _gateways[loop] = Gateway(providers, policy=RetryPolicy(deadline_seconds=config().answer_seconds))
+        _gateways[loop] = Gateway(providers)
     return _gateways[loop]
 
 

@@ -10,6 +10,9 @@ from knowledge.llm.gateway import Gateway
 from knowledge.llm.wire import size_of
 from ragsite.core.hops import run_db
 
+# Of the time that a question has left: most of it is the answer's.
+TIME_SHARE = 0.25
+
 
 async def ask_small_model(
     journey: Journey,
@@ -28,7 +31,7 @@ async def ask_small_model(
 
     Raises:
         Problem: there is no money for it.
-        ProviderError: every small model has failed.
+        ProviderError: every small model has failed, or the time for it is over.
     """
     models = [replace(model, max_tokens=max_tokens) for model in config.small_models]
     journey.reserved = await run_db(
@@ -42,5 +45,6 @@ async def ask_small_model(
         system=system,
         text=text,
         models=models,
+        deadline=journey.end_of_share(TIME_SHARE),
         on_attempt=lambda attempt: journey.attempts.append((attempt, kind)),
     )

@@ -54,7 +54,7 @@ def count_bytes(prompt: Prompt) -> int:
     return size_of(prompt.system, prompt.asked) + passages + history
 
 
-def fit_config(config: ModelConfig, *, deadline: float, last: bool) -> ModelConfig:
+def fit_config(config: ModelConfig, *, deadline: float, last: bool = False) -> ModelConfig:
     """A call may not outlive the question's deadline."""
     left = deadline - time.monotonic()
     if last or left >= config.call_seconds:
@@ -98,11 +98,10 @@ class Call:
             return "refused"
         return "success" if self.has_text else "empty"
 
-    @property
-    def ran_out_of_our_time(self) -> bool:
+    def ran_out_of_our_time(self, attempt: Attempt) -> bool:
         """Cut short by the question's deadline, for which the provider is not to blame."""
         was_cut = self.config.call_seconds < self.wanted.call_seconds
-        return was_cut and time.monotonic() - self._started >= 0.95 * self.config.first_byte_seconds
+        return was_cut and attempt.seconds >= 0.95 * self.config.call_seconds
 
     async def stream(self, prompt: Prompt) -> AsyncGenerator[TextDelta | Cited | BlockEnd, None]:
         async with aclosing(self._provider.stream(prompt, config=self.config)) as events:

@@ -5,6 +5,7 @@ told. Each ends as an ``Attempt``, whatever became of it, and by those it is set
 """
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -48,15 +49,13 @@ _HEALTH: dict[str, Outcome] = {
 class RetryPolicy:
     """`tries` for each provider, waiting `first_seconds`, doubled up to `max_seconds`, ± `jitter` (a share).
 
-    A provider's Retry-After replaces the wait. Nothing is begun that cannot start before `deadline_seconds`
-    after the question; the last provider is exempt, as somebody has to answer.
+    A provider's Retry-After replaces the wait.
     """
 
     tries: int = 3
     first_seconds: float = 1
     max_seconds: float = 30
     jitter: float = 0.1
-    deadline_seconds: float = 60
 
     def wait_seconds(self, *, tried: int, retry_after: float | None) -> float:
         """Seconds to wait after the `tried`-th try (1-based) has failed."""
@@ -107,19 +106,21 @@ class Gateway:
         prompt: Prompt,
         models: Sequence[ModelConfig],
         *,
+        deadline: float = math.inf,
         on_cancelled: Callable[[Attempt], None] | None = None,
     ) -> AsyncGenerator[GatewayEvent, None]:
         """Answers `prompt`, with an `Attempt` for every call made and `Finished` last.
 
         Args:
             models: in the order in which they are tried; those of providers that are not configured are passed over.
+            deadline: by the monotonic clock; no call begins after it, nor outlives it. The last provider is exempt, as
+                somebody has to answer.
             on_cancelled: called with the attempt that was under way when the reader went away, as a closed
                 generator has no event left to tell what was spent. Must not block.
 
         Raises:
             ProviderError: the last one failed as well.
         """
-        deadline = time.monotonic() + self._policy.deadline_seconds
         plan = [model for model in models if model.provider in self.providers]
         if EXTRACTIVE.provider in self._providers:
             plan.append(EXTRACTIVE)
@@ -129,7 +130,7 @@ class Gateway:
         for index, model in enumerate(plan):
             last = index == len(plan) - 1
             tried = 0
-            while True:
+            while last or time.monotonic() < deadline:
                 tried += 1
                 config = fit_config(model, deadline=deadline, last=last)
                 call = Call(provider=self._providers[model.provider], config=config, wanted=model, sent=sent)
@@ -190,24 +191,28 @@ class Gateway:
         system: str,
         text: str,
         models: Sequence[ModelConfig],
+        deadline: float = math.inf,
         on_attempt: Callable[[Attempt], None] = lambda attempt: None,
     ) -> tuple[str, Finished]:
         """One short call, to the first model whose provider is not left alone; not retried: its callers have a way
         without it.
 
         Args:
+            deadline: by the monotonic clock; no call begins after it, nor outlives it.
             on_attempt: called with each call made, a failed or cancelled one too. Must not block.
 
         Raises:
-            ProviderError: no model is configured, all are left alone, or the call failed.
+            ProviderError: no model is configured, all are left alone, there is no time, or the call failed.
         """
         resting: BreakerOpen | None = None
         for model in models:
             if model.provider not in self.providers:
                 continue
+            if time.monotonic() >= deadline:
+                raise ProviderError("There was no time left to ask a language model.", permanent=False)
             call = Call(
                 provider=self._providers[model.provider],
-                config=model,
+                config=fit_config(model, deadline=deadline),
                 wanted=model,
                 sent=size_of(system, text),
             )
@@ -243,7 +248,7 @@ class Gateway:
         """After every call."""
         if call.is_free:
             return
-        outcome = "unknown" if call.ran_out_of_our_time else _HEALTH.get(attempt.status, "unknown")
+        outcome = "unknown" if call.ran_out_of_our_time(attempt) else _HEALTH.get(attempt.status, "unknown")
         try:
             await self._breakers(call.wanted.provider).report(call.permit, outcome, reason=attempt.reason)
         except asyncio.CancelledError:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from knowledge.llm.extractive import NOTICE
+from tests.knowledge.answering.test_model_answers import ledger
 from tests.knowledge.helpers import HOLD_TIMER, ask, check_problem, send
 from tests.knowledge.shared import _django_db_helper, on_shared_cast  # noqa: F401
 from tests.stub_provider import Block, Reply, StubProvider
@@ -60,6 +61,28 @@ def test_a_follow_up_by_the_model_is_searched_and_paid_for(shared: Any, model: S
     model.script(Reply(status=500), Reply(blocks=(Block("By rule.", cites=((0, 0, 1),)),)))
     third = ask(shared.nina, "And why?", conversation=first["conversation"])
     assert third["answer"] == "By rule." and third["fallback"] is False
+
+
+def test_what_comes_before_the_answer_has_a_share_of_its_time(
+    shared: Any, model: StubProvider, configure: Any
+) -> None:
+    first = ask(shared.nina, "What is the maximum-prefix limit of a transit session?", cache=False)
+    patient = {"RAGSITE_FIRST_BYTE_SECONDS": 600, "RAGSITE_CALL_SECONDS": 600}
+    configure(RAGSITE_ANSWER_SECONDS=6, RAGSITE_ROUTING="model", **patient)
+    model.script(*[Reply(wait_seconds=600)] * 5)
+    question = {"question": "And when is it torn down?", "conversation": first["conversation"]}
+    response = send(shared.nina, "post", "query", question)
+    assert response.status_code == 200
+    body = response.json()
+    assert body["provider"] == "extractive" and body["fallback"] and "90 percent" in body["answer"]
+    completed = standalone(shared.nina, body["request_id"])
+    assert completed.startswith("And when is it torn down?") and "transit" in completed
+    rows = {
+        row.kind: row.status
+        for row in ledger(shared.nina, body["request_id"])
+        if row.provider != "extractive"
+    }
+    assert {"rewrite": "transient", "classify": "transient"}.items() <= rows.items()
 
 
 def test_no_model_is_said_once_in_a_conversation(shared: Any) -> None:

@@ -16,7 +16,7 @@ from knowledge.llm.wire import estimate_tokens
 from tests.stub_provider import Block, Reply, StubProvider
 
 CONFIG = ModelConfig(provider="anthropic", model="claude-haiku-5-5", first_byte_seconds=2, call_seconds=3)
-QUICK = RetryPolicy(first_seconds=0.05, max_seconds=0.2, deadline_seconds=5)
+QUICK = RetryPolicy(first_seconds=0.05, max_seconds=0.2)
 PROMPT = build_prompt(
     question="What is the hold time?",
     passages=[Passage(1, "Edge BGP", "edge.md", "Timers", "The hold time is 30 seconds. Keepalive is 10.")],
@@ -36,8 +36,11 @@ def make(stub: StubProvider, policy: RetryPolicy = QUICK) -> Gateway:
     return Gateway([first, ExtractiveProvider()], policy=policy)
 
 
-async def collect(gateway: Gateway, config: ModelConfig = CONFIG) -> list[GatewayEvent]:
-    return [event async for event in gateway.stream(PROMPT, [config])]
+async def collect(
+    gateway: Gateway, config: ModelConfig = CONFIG, *, seconds: float = 5
+) -> list[GatewayEvent]:
+    deadline = time.monotonic() + seconds
+    return [event async for event in gateway.stream(PROMPT, [config], deadline=deadline)]
 
 
 def attempts(events: list[GatewayEvent]) -> list[tuple[str, str]]:
@@ -119,14 +122,28 @@ async def test_a_wait_beyond_the_deadline_is_not_begun(stub: StubProvider, gatew
     assert attempts(events) == [("anthropic", "transient"), ("extractive", "success")]
 
 
-async def test_a_call_ends_with_the_deadline(stub: StubProvider) -> None:
-    gateway = make(stub, replace(QUICK, deadline_seconds=0.4))
+async def test_after_the_deadline_no_model_is_asked(stub: StubProvider, gateway: Gateway) -> None:
+    events = await collect(gateway, seconds=0)
+    assert attempts(events) == [("extractive", "success")] and finished(events).fallback is True
+    with pytest.raises(ProviderError, match="no time left"):
+        await gateway.complete(system="s", text="t", models=[CONFIG], deadline=time.monotonic())
+    assert stub.requests == []
+
+
+async def test_a_short_call_ends_with_the_deadline(stub: StubProvider, gateway: Gateway) -> None:
+    stub.script(Reply(wait_seconds=30))
+    patient = replace(CONFIG, call_seconds=600)
+    async with asyncio.timeout(20):
+        with pytest.raises(ProviderError, match="in time"):
+            await gateway.complete(system="s", text="t", models=[patient], deadline=time.monotonic() + 0.3)
+
+
+async def test_a_call_ends_with_the_deadline(stub: StubProvider, gateway: Gateway) -> None:
     stub.script(Reply(wait_seconds=30))
     began = time.monotonic()
-    events = await collect(gateway)
+    events = await collect(gateway, seconds=0.4)
     assert time.monotonic() - began < 1.5
     assert attempts(events) == [("anthropic", "transient"), ("extractive", "success")]
-    await gateway.close()
 
 
 async def test_a_call_of_which_nothing_is_heard_has_cost_what_was_sent(stub: StubProvider) -> None:
