@@ -162,8 +162,8 @@ def describe_sharing(*, conversation: Conversation, membership: Membership) -> S
 
 def _readers_of_all(conversation: Conversation, *, asker: Membership) -> Callable[[Membership], bool]:
     """Who may read every document of a conversation. Nobody, as soon as its asker may not read one any more."""
-    rows = Answer.objects.filter(conversation=conversation).values_list("document_ids", flat=True)
-    wanted = {pk for ids in rows for pk in ids}
+    rows = Answer.objects.filter(conversation=conversation).only("document_ids", "depends_on", "tenant_id")
+    wanted = {pk for row in rows for pk in row.needed_ids}
     tags = list(Document.objects.visible_to(asker).filter(pk__in=wanted).values_list("tags", flat=True))
 
     def reads_all(member: Membership) -> bool:

@@ -10,6 +10,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from knowledge.answering.cache import normalise_question
+from knowledge.answering.record import readable_documents
 from knowledge.models import Answer, Collection, Document
 from tenants.models import Membership
 
@@ -62,16 +63,10 @@ def _askers_by_readable_answers(candidates: list[_Group], membership: Membership
     looked_at = [pk for group in candidates for pk in group.answers[:ROWS_PER_CANDIDATE]]
     if not looked_at:
         return {}
-    rows: Any = list(
-        Answer.objects.filter(pk__in=looked_at, user__isnull=False).values_list(
-            "pk", "user_id", "document_ids"
-        )
-    )
-    documents = {pk for _pk, _user, ids in rows for pk in ids}
-    readable = set(
-        Document.objects.visible_to(membership).filter(pk__in=documents).values_list("pk", flat=True)
-    )
-    return {pk: user_id for pk, user_id, ids in rows if readable.issuperset(ids)}
+    answers = Answer.objects.filter(pk__in=looked_at, user__isnull=False)
+    rows = list(answers.only("user_id", "document_ids", "depends_on", "tenant_id"))
+    readable = readable_documents(rows, membership=membership)
+    return {row.pk: row.user_id for row in rows if readable >= row.needed_ids}
 
 
 def _members(group: _Group, askers: dict[UUID, int]) -> int:

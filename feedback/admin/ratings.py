@@ -56,7 +56,7 @@ class FeedbackAdmin(ReadOnlyTenantAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         # The ids of the documents stay: by them a comment is shown or withheld.
-        wide = [f"answer__{name}" for name in WIDE if name != "document_ids"]
+        wide = [f"answer__{name}" for name in WIDE if name not in ("document_ids", "depends_on")]
         rows: QuerySet[Any] = super().get_queryset(request).select_related("answer", "user")
         return rows.defer(*wide)
 

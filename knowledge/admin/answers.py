@@ -25,7 +25,7 @@ STATUS_COLOURS = {
     "error": "danger",
 }
 # What makes a row of the list kilobytes long.
-WIDE = ("standalone_question", "text", "sources", "citations", "document_ids", "timings")
+WIDE = ("standalone_question", "text", "sources", "citations", "document_ids", "depends_on", "timings")
 
 
 def sees_costs(request: HttpRequest) -> bool:

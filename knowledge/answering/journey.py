@@ -58,6 +58,7 @@ class Prepared:
     corpus_version: int
     embedding_model: str
     turns: tuple[Turn, ...]
+    answers: tuple[Answer, ...]  # that the turns are of; none where the client keeps its conversation
     noticed: bool
     standings: tuple[Standing, ...] = ()
     models: ModelSettings | None = None
@@ -73,6 +74,7 @@ class Journey:
     # Until when models may be asked, by the monotonic clock: all of them together, from the question's arrival.
     deadline: float = field(default_factory=lambda: time.monotonic() + config().answer_seconds)
     standalone: str = ""
+    depends_on: tuple[UUID, ...] = ()  # the documents behind what was said before
     passages: tuple[FoundPassage, ...] = ()
     sources: list[dict[str, Any]] = field(default_factory=list)
     text: str = ""
@@ -125,6 +127,7 @@ class Journey:
             citations=self.citations,
             marks=self.marks,
             document_ids=list(dict.fromkeys(UUID(s["document_id"]) for s in self.sources)),
+            depends_on=list(self.depends_on),
             answered=self.answered,
             grounded=self.grounded,
             confidence=self.confidence,

@@ -2,6 +2,7 @@
 
 import time
 import uuid
+from collections.abc import Iterable
 from datetime import date
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
@@ -163,17 +164,20 @@ def answer_object(answer: Answer, *, with_body: bool = True) -> dict[str, Any]:
 
 def present_answers(answers: list[Answer], *, membership: Membership) -> list[dict[str, Any]]:
     """Stored answers for one reader: what rests on a document that they may not read (any more) is withheld."""
-    wanted: set[UUID] = {pk for answer in answers for pk in answer.document_ids}
-    readable: set[UUID] = set(
-        Document.objects.visible_to(membership).filter(pk__in=wanted).values_list("pk", flat=True)
-    )
+    readable = readable_documents(answers, membership=membership)
     return [_present(answer, readable=readable) for answer in answers]
+
+
+def readable_documents(answers: Iterable[Answer], *, membership: Membership) -> set[UUID]:
+    """Of the documents that answers came from, those that the member may read."""
+    needed = {pk for answer in answers for pk in answer.needed_ids}
+    rows = Document.objects.visible_to(membership).filter(pk__in=needed)
+    return set(rows.values_list("pk", flat=True))
 
 
 def _present(answer: Answer, *, readable: set[UUID]) -> dict[str, Any]:
     body = answer_object(answer)
-    hidden = set(answer.document_ids) - readable
-    if not hidden:
+    if readable >= answer.needed_ids:
         return body
     body["sources"] = [s for s in answer.sources if uuid.UUID(s["document_id"]) in readable]
     body["citations"] = body["marks"] = []
@@ -182,16 +186,12 @@ def _present(answer: Answer, *, readable: set[UUID]) -> dict[str, Any]:
     return body
 
 
-def conversation_turns(*, membership: Membership, conversation_id: UUID, limit: int) -> list[tuple[str, str]]:
-    """The latest ``(standalone question, answer)`` of a conversation, oldest first; withheld answers are left out."""
+def earlier_answers(*, membership: Membership, conversation_id: UUID, limit: int) -> list[Answer]:
+    """The latest answers of a conversation, oldest first; what the member may not read any more is left out."""
     rows = list(
         Answer.objects.visible_to(membership)
         .filter(conversation_id=conversation_id, status__in=["success", "cached", "unanswered", "fallback"])
         .order_by(F("created_at").desc())[:limit]
     )
-    shown = present_answers(rows[::-1], membership=membership)
-    return [
-        (row.standalone_question or row.question, body["answer"])
-        for row, body in zip(rows[::-1], shown, strict=True)
-        if not body.get("withheld")
-    ]
+    readable = readable_documents(rows, membership=membership)
+    return [row for row in reversed(rows) if readable >= row.needed_ids]

@@ -13,7 +13,7 @@ from knowledge.answering.journey import Journey, Prepared, Question, source_obje
 from knowledge.answering.lifetime import seconds_to_keep
 from knowledge.answering.passages import find_passages
 from knowledge.answering.recall import recall_answer
-from knowledge.answering.record import conversation_turns
+from knowledge.answering.record import earlier_answers
 from knowledge.answering.responses import Response, read_response, response_key, write_response
 from knowledge.answering.route import route_question
 from knowledge.answering.semantic import Place, find_same, keep_question
@@ -45,6 +45,14 @@ async def travel(journey: Journey, *, config: AnswerConfig, gateway: Gateway) ->
     if config.has_model and prefers_cheaper(prepared.standings):
         journey.warnings = warnings_of(prepared.standings)
         config = take_cheaper(config)
+    # A model reads what was answered before; by rule no more is taken than words of the questions as they were searched.
+    journey.depends_on = tuple(
+        {
+            pk
+            for answer in prepared.answers
+            for pk in (answer.needed_ids if config.has_model else answer.depends_on)
+        }
+    )
     with watch.stage("rewrite"):
         journey.standalone = await rewrite_follow_up(
             journey, prepared=prepared, config=config, gateway=gateway
@@ -185,21 +193,23 @@ async def _make(
 
 def _prepare(*, question: Question, principal: Principal, config: AnswerConfig) -> Prepared:
     membership = principal.membership
-    turns = [(turn.question, turn.answer) for turn in question.turns][-config.history_turns :]
+    turns, answers = question.turns[-config.history_turns :], []
     noticed = any(NOTICE in turn.answer for turn in question.turns)
     if question.conversation is not None:
         noticed = Answer.objects.filter(conversation_id=question.conversation, text__contains=NOTICE).exists()
         access_conversation(membership, question.conversation, to_change=True)
-        turns = conversation_turns(
+        answers = earlier_answers(
             membership=membership, conversation_id=question.conversation, limit=config.history_turns
         )
+        turns = tuple(Turn(row.standalone_question or row.question, row.text) for row in answers)
     collections = access_collections(membership, question.collections)
     version, model = corpus_state()
     return Prepared(
         filters=Filters(collection_ids=tuple(c.pk for c in collections), tags=question.tags),
         corpus_version=version,
         embedding_model=model,
-        turns=tuple(Turn(question=asked, answer=given) for asked, given in turns),
+        turns=turns,
+        answers=tuple(answers),
         noticed=noticed,
         standings=tuple(read_standings(membership)),
         models=read_model_settings(),

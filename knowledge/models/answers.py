@@ -50,7 +50,7 @@ class Answer(TenantModel):
     """A question and what was answered, from which passages, by what, at what cost.
 
     ``id`` is the request id. ``sources`` is a snapshot of the passages shown; whoever reads it later is shown those
-    alone whose documents they may still read.
+    alone whose documents they may still read, and the answer only if they may read all that it came from.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
@@ -68,6 +68,12 @@ class Answer(TenantModel):
         default=list, db_default=[], help_text="Sentences that their sources do not support, and why."
     )
     document_ids = ArrayField(models.UUIDField(), default=list)
+    depends_on = ArrayField(
+        models.UUIDField(),
+        default=list,
+        db_default=[],
+        help_text="Beside its own documents those of the earlier answers that a model had before it.",
+    )
     answered = models.BooleanField(default=False)
     grounded = models.BooleanField(default=False)
     confidence = models.FloatField(default=0)
@@ -116,3 +122,8 @@ class Answer(TenantModel):
     @property
     def is_broken(self) -> bool:
         return self.status in self.BROKEN
+
+    @property
+    def needed_ids(self) -> set[uuid.UUID]:
+        """The documents that one must be able to read to be shown its text, or its question as it was searched."""
+        return {*self.document_ids, *self.depends_on}

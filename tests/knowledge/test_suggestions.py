@@ -78,6 +78,14 @@ def test_one_readable_answer_is_not_enough(cast: Any) -> None:
     assert suggested(cast.ada) == ["Who came in?"]
 
 
+def test_what_came_from_earlier_answers_is_suggested_to_those_who_read_their_documents(cast: Any) -> None:
+    secret = document(cast, "incident-0042.md")
+    for asker in (cast.ada, cast.sam):
+        add_answer(asker, "And marlin-7?", document(cast, "edge-policy.md"), depends_on=[secret.pk])
+    assert suggested(cast.nina) == [] == suggested(cast.sam)
+    assert suggested(cast.ada) == ["And marlin-7?"]
+
+
 def test_another_tenant_sees_none(cast: Any) -> None:
     for asker in (cast.ada, cast.nina):
         add_answer(asker, "What is the hold timer?", document(cast, "bgp-session-down.md"))
