@@ -7,8 +7,8 @@ from uuid import UUID
 from knowledge.hits.records import wait_for_record
 from knowledge.models import Answer, Collection, Conversation, Document, Job, Source
 from ragsite.core.problems import Problem, not_found
-from tenants.access import access_one
-from tenants.models import Ability, Membership, Role
+from tenants.access import Principal, access_one
+from tenants.models import Membership, Role
 from tenants.scope import Scope, scope
 
 
@@ -53,8 +53,8 @@ def access_source(membership: Membership, pk: UUID | str) -> Source:
     return source
 
 
-def access_job(membership: Membership, pk: UUID | str) -> Job:
-    job: Job = access_one(Job.objects.visible_to(membership), pk)
+def access_job(principal: Principal, pk: UUID | str) -> Job:
+    job: Job = access_one(Job.objects.visible_to(principal), pk)
     return job
 
 
@@ -100,10 +100,6 @@ def may_read_tags(membership: Membership, tags: Sequence[str]) -> bool:
     """Whether a document with these tags would be readable to the member."""
     readable = membership.role.readable_tags
     return readable is None or bool(set(tags) & set(readable))
-
-
-def manages(membership: Membership) -> bool:
-    return membership.role.may(Ability.MANAGE)
 
 
 def as_member(role: Role, membership: Membership) -> Membership:

@@ -5,6 +5,7 @@ from typing import Any, Self, TypeVar
 from django.db import models
 from django.db.models import Q
 
+from tenants.access import Principal
 from tenants.models import Ability, Membership
 from tenants.querysets import TenantManager, TenantQuerySet
 
@@ -71,10 +72,11 @@ class ConversationQuerySet(OwnQuerySet[Row]):
 
 
 class JobQuerySet(TenantQuerySet[Row]):
-    def visible_to(self, membership: Membership) -> Self:
+    def visible_to(self, principal: Principal) -> Self:
         """Everyone's jobs for those who manage, one's own for everybody else."""
+        membership = principal.membership
         jobs = self.filter(tenant_id=membership.tenant_id)
-        return jobs if membership.role.may(Ability.MANAGE) else jobs.filter(user_id=membership.user_id)
+        return jobs if principal.may(Ability.MANAGE) else jobs.filter(user_id=membership.user_id)
 
 
 def manager_of(queryset: type[TenantQuerySet[Any]]) -> Any:

@@ -160,12 +160,14 @@ def _name(at: int) -> str:
     return f"question {at + 1}"
 
 
-def present_batch(job: Job, *, membership: Membership) -> list[dict[str, Any]] | None:
-    """The answers of a batch, in the order of its questions, as its asker may see them now; ``None`` for others.
+def present_batch(job: Job, *, principal: Principal) -> list[dict[str, Any]] | None:
+    """The answers of a batch, in the order of its questions, as its asker may see them now; ``None`` for others, and
+    for a key that may not ask.
 
     A question that has none (yet) is told with `answer` null, and with the reason where it failed.
     """
-    if job.user_id != membership.user_id:
+    membership = principal.membership
+    if job.user_id != membership.user_id or not principal.may("ask"):
         return None
     questions: list[str] = job.request["questions"]
     rows = list(

@@ -117,7 +117,7 @@ def _render(
 
 
 def _jobs(principal: Principal, document: Document) -> dict[str, Any]:
-    jobs = Job.objects.visible_to(principal.membership).filter(document=document)
+    jobs = Job.objects.visible_to(principal).filter(document=document)
     shown = show_jobs(list(jobs.order_by("-created_at", "-id")[:SHOWN_JOBS]), principal)
     return {"jobs": shown, "busy": any(not row.job.is_finished for row in shown)}
 

@@ -92,7 +92,7 @@ def jobs_page(request: HttpRequest, principal: Principal) -> HttpResponse:
 
 
 def _narrowed(principal: Principal, chosen: dict[str, str]) -> QuerySet[Any]:
-    jobs: QuerySet[Any] = Job.objects.visible_to(principal.membership)
+    jobs: QuerySet[Any] = Job.objects.visible_to(principal)
     if chosen["state"]:
         jobs = jobs.filter(STATES[chosen["state"]][1])
     if chosen["kind"]:
@@ -116,7 +116,7 @@ def _live_path(shown: list[ShownJob], query: str, live: str) -> str:
 def job_page(request: HttpRequest, principal: Principal, id: UUID) -> HttpResponse:
     """One job, with each document's own error."""
     principal.require(UPLOAD)
-    return _render_job(request, principal, access_job(principal.membership, id))
+    return _render_job(request, principal, access_job(principal, id))
 
 
 def _render_job(request: HttpRequest, principal: Principal, job: Job) -> HttpResponse:
@@ -146,7 +146,7 @@ def _errors(job: Job, principal: Principal) -> list[dict[str, Any]]:
 def job_cancel(request: HttpRequest, principal: Principal, id: UUID) -> HttpResponse:
     """Ends a waiting job at once, asks a running one to end; what it has done so far stays."""
     principal.require(UPLOAD)
-    job = access_job(principal.membership, id)
+    job = access_job(principal, id)
     try:
         with atomic():
             job = cancel_job(job=job)
@@ -164,7 +164,7 @@ def job_cancel(request: HttpRequest, principal: Principal, id: UUID) -> HttpResp
 def job_retry(request: HttpRequest, principal: Principal, id: UUID) -> HttpResponse:
     """The same work as a new job."""
     principal.require(UPLOAD)
-    job = access_job(principal.membership, id)
+    job = access_job(principal, id)
     if job.kind != Job.Kind.DOCUMENT:
         principal.require(MANAGE)
     if job.document_id:

@@ -4,10 +4,12 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from django.db import connections
+from django.test import Client
 
 from knowledge.answering.renew import SETTLING_SECONDS
 from knowledge.models import Job
@@ -16,6 +18,7 @@ from tenants.models import Tenant
 from tenants.scope import scope
 from tests.knowledge.answering.test_cache_life import GOOD, LATER
 from tests.knowledge.helpers import HOLD_TIMER, ask, check_answer, check_problem, run_job, send
+from tests.knowledge.helpers import upload as send_file
 from tests.knowledge.shared import _django_db_helper, on_shared_cast  # noqa: F401
 from tests.stub_provider import Reply, StubProvider
 
@@ -51,6 +54,45 @@ def test_the_result_is_the_list_of_answers(shared: Any) -> None:
     check_problem(send(shared.gus, "get", f"tasks/{task['task_id']}"), 404)
     seen = send(shared.ada, "get", f"tasks/{task['task_id']}")
     assert seen.json()["result"] is None and "hold timer" not in seen.content.decode()
+
+
+def key_of(shared: Any, member: str, *scopes: str) -> Any:
+    """An API key of a member, with these scopes, as one who asks."""
+    made = send(
+        shared.ada, "post", "api-keys", {"name": str(uuid.uuid4()), "member": member, "scopes": list(scopes)}
+    )
+    assert made.status_code == 201, made.content
+    client = Client(headers={"authorization": f"Bearer {made.json()['key']}"})
+    return replace(shared.members[member], client=client)
+
+
+def test_a_key_reaches_what_its_scopes_reach(shared: Any) -> None:
+    task = start(shared.nina).json()["task_id"]
+    path = f"tasks/{task}"
+    # The key of somebody who manages, which may ask alone, knows nothing of another's job.
+    asks = key_of(shared, "ada", "ask")
+    check_problem(send(asks, "get", path), 404)
+    check_problem(send(asks, "delete", path), 404)
+    assert task not in send(key_of(shared, "ada", "upload"), "get", "tasks").content.decode()
+    assert task in send(key_of(shared, "ada", "upload", "manage"), "get", "tasks").content.decode()
+    assert send(key_of(shared, "ada", "manage"), "get", path).json()["state"] == "PENDING"
+    # A key that may not ask follows its member's batch, and is shown no answer of it.
+    uploads = key_of(shared, "nina", "upload")
+    run_job(shared.nina, task)
+    seen = send(uploads, "get", path)
+    assert seen.json()["state"] == "SUCCESS"
+    assert seen.json()["result"] is None and "hold timer" not in seen.content.decode()
+    assert "30 seconds" in send(key_of(shared, "nina", "ask"), "get", path).content.decode()
+
+
+def test_a_key_ends_what_it_may_begin(shared: Any) -> None:
+    batch = start(shared.nina).json()["task_id"]
+    upload = send_file(shared.nina, tags="runbooks").json()["task_id"]
+    asks, uploads = key_of(shared, "nina", "ask"), key_of(shared, "nina", "upload")
+    check_problem(send(uploads, "delete", f"tasks/{batch}"), 403)
+    check_problem(send(asks, "delete", f"tasks/{upload}"), 403)
+    assert send(asks, "delete", f"tasks/{batch}").json()["state"] == "CANCELLED"
+    assert send(uploads, "delete", f"tasks/{upload}").json()["state"] == "CANCELLED"
 
 
 def test_a_role_that_may_ask_alone_follows_its_own_batch_and_reads_its_own_documents(shared: Any) -> None:
