@@ -25,14 +25,16 @@ from ragsite.core.hops import run_db
 from ragsite.core.problems import Problem
 from tenants.access import Principal
 from tenants.audit import record_by
-from tenants.models import Membership
+from tenants.models import ApiKey, Membership
 from tenants.rates import seconds_to_leave_half, take_when_there
 from tenants.rest import problem_of
 from tenants.scope import atomic, enter
 
 AT_ONCE = 4
 LOOK_SECONDS = 0.5  # whoever cancels sees it end within two seconds
-ASKER_GONE = "Whoever asked is no member any more, or may not ask."
+ASKER_GONE = "Whoever asked is no active member any more, or may not ask. Have an admin look at the role, and ask again."
+TENANT_SUSPENDED = "The tenant is suspended. Ask again when it is not."
+KEY_ENDED = "The API key that asked was revoked or has expired. Ask again with another."
 
 
 def start_batch(*, principal: Principal, questions: Sequence[str], options: dict[str, Any]) -> Job:
@@ -60,11 +62,19 @@ def answer_batch(run: JobRun, *, turn: Turn | None = None) -> None:
 
     Raises:
         JobCancelled, JobLost, JobGivesWay: what has been answered so far stays.
-        Problem: the asker has gone.
+        Problem: the asker may not ask any more; what has been answered so far stays.
     """
-    job = run.job
+    async_to_sync(_answer_all)(run, read_asker(run.job), turn)
+
+
+def read_asker(job: Job) -> Principal:
+    """Who asks, with what they may do and read at this moment.
+
+    Raises:
+        Problem: 403, and why nothing more is answered.
+    """
     membership = (
-        Membership.objects.filter(user_id=job.user_id, status=Membership.Status.ACTIVE)
+        Membership.objects.filter(user_id=job.user_id, user__is_active=True, status=Membership.Status.ACTIVE)
         .select_related("user", "role", "tenant")
         .first()
     )
@@ -72,10 +82,13 @@ def answer_batch(run: JobRun, *, turn: Turn | None = None) -> None:
     abilities &= frozenset(job.request["abilities"])
     if membership is None or "ask" not in abilities:
         raise Problem(403, "forbidden", ASKER_GONE)
-    principal = Principal(
-        membership=membership, method="job", abilities=abilities, credential=job.request["credential"]
-    )
-    async_to_sync(_answer_all)(run, principal, turn)
+    if not membership.tenant.is_active:
+        raise Problem(403, "forbidden", TENANT_SUSPENDED)
+    credential = job.request["credential"]
+    key = ApiKey.objects.filter(pk=credential).first() if credential else None  # a sign-in may end meanwhile
+    if key is not None and not key.is_live:
+        raise Problem(403, "forbidden", KEY_ENDED)
+    return Principal(membership=membership, method="job", abilities=abilities, credential=credential)
 
 
 def id_of(job: Job, at: int) -> UUID:
@@ -83,7 +96,7 @@ def id_of(job: Job, at: int) -> UUID:
     return uuid.uuid5(job.pk, str(at))
 
 
-async def _answer_all(run: JobRun, principal: Principal, turn: Turn | None) -> None:
+async def _answer_all(run: JobRun, asker: Principal, turn: Turn | None) -> None:
     job = run.job
     questions: list[str] = job.request["questions"]
     ids = [id_of(job, at) for at in range(len(questions))]
@@ -102,9 +115,10 @@ async def _answer_all(run: JobRun, principal: Principal, turn: Turn | None) -> N
         nonlocal answered
         async with free:
             await run_db(run.check, now=True)
-            options = job.request["options"]
-            grant = await take_when_there(principal, tokens=usual_tokens(config))
+            grant = await take_when_there(asker, tokens=usual_tokens(config))
+            principal = await run_db(read_asker, job)
             under_way.add(at)
+            options = job.request["options"]
             question = Question(
                 request_id=ids[at],
                 text=questions[at],

@@ -1,21 +1,30 @@
 """POST /api/v1/query/batch: many questions as one job."""
 
+import re
 import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
 from django.db import connections
 from django.test import Client
+from django.utils import timezone
 
+from knowledge.answering import batch
+from knowledge.answering.batch import ASKER_GONE, KEY_ENDED, TENANT_SUSPENDED
+from knowledge.answering.collect import collect_answer
 from knowledge.answering.renew import SETTLING_SECONDS
 from knowledge.models import Job
+from ragsite.core.hops import run_db
+from ragsite.core.problems import Problem
 from ragsite.core.redis import redis_connection
-from tenants.models import Tenant
-from tenants.scope import scope
+from tenants.models import ApiKey, Membership, Role, Tenant, User
+from tenants.people import change_member
+from tenants.scope import scope, unscoped
 from tests.knowledge.answering.test_cache_life import GOOD, LATER
 from tests.knowledge.helpers import HOLD_TIMER, ask, check_answer, check_problem, run_job, send
 from tests.knowledge.helpers import upload as send_file
@@ -208,3 +217,78 @@ def test_wrong_batches_say_what_is_wrong(shared: Any) -> None:
         check_problem(response, 400)
     check_problem(start(shared.nina, collections=["nowhere"]), 404)
     check_problem(send(shared.nina, "get", f"tasks/{uuid.uuid4()}"), 404)
+
+
+async def answer_and_then(act: Any, **asked: Any) -> Any:
+    """Answers as a batch does, and lets something happen before the next question."""
+    done = await collect_answer(**asked)
+    await run_db(act)
+    return done
+
+
+def one_after_another(monkeypatch: Any, act: Any) -> None:
+    monkeypatch.setattr(batch, "AT_ONCE", 1)
+    monkeypatch.setattr(batch, "collect_answer", partial(answer_and_then, act))
+
+
+def test_a_role_that_changes_meanwhile_holds_for_the_next_question(shared: Any, monkeypatch: Any) -> None:
+    task = start(shared.nina, questions=[QUESTIONS[0], QUESTIONS[1]]).json()["task_id"]
+
+    def become(name: str) -> None:
+        with scope(tenant_id=shared.acme.pk, tags=None):
+            role = Role.objects.get(name=name)
+            if shared.nina.membership.role_id != role.pk:
+                change_member(membership=shared.nina.membership, role=role, principal=None)
+
+    one_after_another(monkeypatch, lambda: become("management"))
+    try:
+        run_job(shared.nina, task)
+    finally:
+        become("network_engineer")
+    first, second = send(shared.nina, "get", f"tasks/{task}").json()["result"]
+    assert "30 seconds" in first["answer"]
+    assert second["sources"] and {s["uri"] for s in second["sources"]} == {"edge-policy.md"}
+
+
+@pytest.mark.parametrize(
+    ("what", "told"),
+    [
+        ("user", ASKER_GONE),
+        ("membership", ASKER_GONE),
+        ("ability", ASKER_GONE),
+        ("tenant", TENANT_SUSPENDED),
+        ("key", KEY_ENDED),
+    ],
+)
+def test_who_may_not_ask_any_more_is_answered_no_more(
+    shared: Any, monkeypatch: Any, what: str, told: str
+) -> None:
+    nina = shared.nina.membership
+    key = key_of(shared, "nina", "ask")
+    task = start(key).json()["task_id"]
+
+    def switch(is_off: bool) -> None:
+        status = "suspended" if is_off else "active"
+        abilities = ["upload"] if is_off else ["ask", "upload"]
+        with unscoped(reason="tests"):
+            match what:
+                case "user":
+                    User.objects.filter(pk=nina.user_id).update(is_active=not is_off)
+                case "membership":
+                    Membership.objects.filter(pk=nina.pk).update(status=status)
+                case "ability":
+                    Role.objects.filter(pk=nina.role_id).update(abilities=abilities)
+                case "tenant":
+                    Tenant.objects.filter(pk=nina.tenant_id).update(status=status)
+                case "key":
+                    ApiKey.objects.filter(membership=nina).update(revoked_at=timezone.now())
+
+    one_after_another(monkeypatch, lambda: switch(True))
+    try:
+        with pytest.raises(Problem, match=re.escape(told)):
+            run_job(shared.nina, task)
+    finally:
+        switch(False)
+    job = send(shared.nina, "get", f"tasks/{task}").json()
+    assert (job["state"], job["error"]) == ("FAILURE", told)
+    assert [bool(answer["answer"]) for answer in job["result"]] == [True, False, False]
