@@ -123,7 +123,7 @@ class AnswerAssembler:
         """Gives out what is left when the stream has ended.
 
         Args:
-            is_cut: the answer reached its length limit: its last sentence is no whole one.
+            is_cut: the answer ended before its end: its last sentence is no whole one.
         """
         pieces = self._close_block()
         if is_cut and (spans := split_sentences(self._given)):

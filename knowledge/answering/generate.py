@@ -113,7 +113,7 @@ async def generate_answer(
         ) from None
     finally:
         journey.watch.add("generate", time.perf_counter() - begun)
-    is_cut = journey.finished is not None and journey.finished.stop_reason == "max_tokens"
+    is_cut = journey.finished is not None and not journey.finished.is_whole
     for out in take(assembler.finish(is_cut=is_cut)):
         yield out
     if not journey.text.strip():  # refused or empty everywhere: that is said, not shown as nothing

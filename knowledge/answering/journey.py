@@ -135,7 +135,7 @@ class Journey:
             provider=self.cached["provider"] if self.cached else (finished.provider if finished else ""),
             model=self.cached["model"] if self.cached else (finished.model if finished else ""),
             fallback=bool(finished and finished.fallback),
-            stop_reason=finished.stop_reason if finished else "",
+            stop_reason=finished.stop_reason[:40] if finished else "",
             prompt_version=PROMPT_VERSION,
             input_tokens=usage.input_tokens,
             output_tokens=usage.output_tokens,

@@ -87,7 +87,9 @@ async def rewrite_question(
         fallback = _by_rule(question, history)
         return Rewritten(fallback.question, fallback.by, error=error.reason, usage=error.usage)
     cleaned = reply.strip().strip("\"'“”„»«").strip()
-    if not cleaned or len(cleaned) > MAX_QUESTION_CHARS or "\n" in cleaned:
+    # For a refusal, or half of a question, nothing would be found.
+    is_usable = finished.is_whole and cleaned and len(cleaned) <= MAX_QUESTION_CHARS and "\n" not in cleaned
+    if not is_usable:
         fallback = _by_rule(question, history)
         error_text = "The model's rewriting was unusable; the question was completed by rule."
         return Rewritten(fallback.question, fallback.by, finished=finished, error=error_text)

@@ -136,7 +136,7 @@ class MarkShape(serializers.Serializer[Any]):
     reason = serializers.ChoiceField(
         choices=["unsupported", "names", "negation", "cut_off"],
         help_text="unsupported: the passages do not say it; names: it holds a name or number that they do not; negation: "
-        "it denies what they say, or the reverse; cut_off: the answer reached its length limit here",
+        "it denies what they say, or the reverse; cut_off: the answer broke off here, as at its length limit",
     )
 
 

@@ -118,6 +118,11 @@ class Finished:
     provider: str
     fallback: bool = False
 
+    @property
+    def is_whole(self) -> bool:
+        """The model has said all that it wanted to; for any other reason, known or not, it was cut off."""
+        return self.stop_reason == "end_turn"
+
 
 ProviderEvent: TypeAlias = TextDelta | Cited | BlockEnd | Metered | Finished
 

@@ -32,7 +32,14 @@ from knowledge.llm.wire import (
 )
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
-_STOP_REASONS = {"stop": "end_turn", "length": "max_tokens", "content_filter": "content_filter"}
+# What other servers say of a whole answer is here, too; any other reason is passed on as it is.
+_STOP_REASONS = {
+    "stop": "end_turn",
+    "eos": "end_turn",
+    "eos_token": "end_turn",
+    "stop_sequence": "end_turn",
+    "length": "max_tokens",
+}
 _TRANSIENT = frozenset({408, 409, 425, 429})
 # These stay until somebody pays or raises a limit, so waiting does not help.
 _SPENT = frozenset({"insufficient_quota", "billing_hard_limit_reached"})
@@ -138,7 +145,8 @@ class OpenAIProvider:
             )
         choice = answer.choices[0]
         shown = (choice.message.content or "").strip()
-        stop = "refusal" if choice.message.refusal else _STOP_REASONS.get(choice.finish_reason, "end_turn")
+        reason = choice.finish_reason or "stop"
+        stop = "refusal" if choice.message.refusal else _STOP_REASONS.get(reason, str(reason))
         if not shown and stop == "end_turn":
             stop = "empty"
         usage = _read_usage(answer.usage) or Usage(estimate_tokens(sent), estimate_tokens(size_of(shown)))
@@ -236,7 +244,7 @@ class _Meter:
                 self._got += size_of(choice.delta.content)
                 yield from self.reader.feed(choice.delta.content)
             if choice.finish_reason:
-                self.stop_reason = _STOP_REASONS.get(choice.finish_reason, "end_turn")
+                self.stop_reason = _STOP_REASONS.get(choice.finish_reason, str(choice.finish_reason))
 
     def usage_so_far(self) -> Usage:
         return self._usage or Usage(

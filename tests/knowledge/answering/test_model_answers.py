@@ -5,6 +5,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+import pytest
 from django.utils import timezone
 
 from knowledge.llm.base import Usage
@@ -168,6 +169,19 @@ def test_what_the_model_cannot_cite_is_not_an_answer(shared: Any, model: StubPro
     )
     forged = ask(shared.nina, cache=False)
     assert forged["citations"] == [] and forged["grounded"] is False
+
+
+@pytest.mark.parametrize("stop", ["max_tokens", "model_context_window_exceeded", "pause_turn", "x" * 50])
+def test_an_answer_that_stops_before_its_end_says_so_and_is_not_kept(
+    shared: Any, model: StubProvider, stop: str
+) -> None:
+    half = "The hold timer is 30 seconds. Call exten"
+    model.script(*[Reply(blocks=(Block(half, cites=((0, 0, 1),)),), stop_reason=stop)] * 2)
+    body = ask(shared.nina, HOLD_TIMER)
+    assert body["answer"] == half and body["fallback"] is False
+    last = {"start": half.index("Call"), "end": len(half), "reason": "cut_off"}
+    assert last in body["marks"]
+    assert ask(shared.nina, HOLD_TIMER)["cache"] == "miss"
 
 
 def test_an_unpriced_model_is_unknown_not_free(shared: Any, model: StubProvider, configure: Any) -> None:

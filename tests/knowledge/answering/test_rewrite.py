@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from knowledge.answering.rewrite import depends_on_conversation, rewrite_question
@@ -10,15 +12,16 @@ FINISHED = Finished(model="m", stop_reason="end_turn", usage=Usage(40, 9), provi
 class Model:
     """Answers with what it is told and remembers what it was asked."""
 
-    def __init__(self, reply: str | ProviderError) -> None:
+    def __init__(self, reply: str | ProviderError, *, stop: str = "end_turn") -> None:
         self.reply = reply
+        self.finished = replace(FINISHED, stop_reason=stop)
         self.texts: list[str] = []
 
     async def __call__(self, *, system: str, text: str) -> tuple[str, Finished]:
         self.texts.append(text)
         if isinstance(self.reply, ProviderError):
             raise self.reply
-        return self.reply, FINISHED
+        return self.reply, self.finished
 
 
 @pytest.mark.parametrize(
@@ -110,6 +113,14 @@ async def test_an_unusable_reply_falls_back_to_the_rule(reply: str) -> None:
     assert (result.question, result.by) == ("And on ams2? (BGP hold timer)", "rule")
     assert result.finished == FINISHED  # it was paid for
     assert result.error
+
+
+@pytest.mark.parametrize("stop", ["refusal", "content_filter", "max_tokens", "pause_turn"])
+async def test_what_the_model_did_not_say_to_its_end_is_no_question(stop: str) -> None:
+    model = Model("I cannot help with", stop=stop)
+    result = await rewrite_question(question="And on ams2?", history=[HOLD], complete=model)
+    assert (result.question, result.by) == ("And on ams2? (BGP hold timer)", "rule")
+    assert result.error and result.finished == replace(FINISHED, stop_reason=stop)
 
 
 async def test_a_failing_model_falls_back_to_the_rule() -> None:

@@ -138,6 +138,8 @@ async def test_a_break_in_mid_answer_tells_what_it_cost(stub: StubProvider, cut:
         (Reply(blocks=(Block("I cannot."),), stop_reason="refusal"), "refusal", ""),
         (Reply(blocks=(Block("Half an"),), stop_reason="max_tokens"), "max_tokens", "Half an"),
         (Reply(blocks=(Block("It is"),), stop_reason="content_filter"), "content_filter", "It is"),
+        (Reply(blocks=(Block("It is"),), stop_reason="abort"), "abort", "It is"),
+        (Reply(blocks=(Block("It is 30 s."),), stop_reason="eos_token"), "end_turn", "It is 30 s."),
         (Reply(status=400, error_code="content_filter"), "content_filter", ""),
     ],
 )
@@ -214,6 +216,9 @@ async def test_short_calls(stub: StubProvider, provider: OpenAIProvider) -> None
     text, finished = await provider.complete(system="Repeat.", text="What is ams2?", config=CONFIG)
     assert (text, finished.stop_reason) == ("What is ams2?", "end_turn")
     assert finished.usage == Usage(input_tokens=4, output_tokens=4)
+    for word, stop in (("length", "max_tokens"), ("abort", "abort"), ("eos", "end_turn")):
+        stub.script(Reply(blocks=(Block("Half"),), stop_reason=word))
+        assert (await provider.complete(system="s", text="t", config=CONFIG))[1].stop_reason == stop
     stub.script(Reply(body=b"<html>"), Reply(blocks=(Block("No."),), stop_reason="refusal"))
     with pytest.raises(ProviderError, match=r"could not be read|protocol"):
         await provider.complete(system="s", text="t", config=CONFIG)
