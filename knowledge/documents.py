@@ -13,6 +13,7 @@ from django.utils.text import slugify
 
 from knowledge.access import may_read_tags
 from knowledge.embedding.spaces import have_missing_vectors_made
+from knowledge.ingestion.following import follow_collection
 from knowledge.ingestion.index import check_file, note_changes, retag_chunks
 from knowledge.ingestion.jobs import create_job
 from knowledge.ingestion.parse import ParseError
@@ -51,7 +52,9 @@ def default_collection() -> Collection:
 def save_collection(
     *, collection: Collection, changes: dict[str, Any], principal: Principal | None = None
 ) -> Collection:
-    """Creates or changes a collection. Its default tags hold for documents that come later.
+    """Creates or changes a collection.
+
+    Its default tags hold for documents that come later, and at once for those of sources that name no tags of their own.
 
     Raises:
         Problem: 400 for values that cannot be used, 409 for a slug that is taken.
@@ -67,13 +70,12 @@ def save_collection(
     with atomic():
         if Collection.objects.filter(slug=collection.slug).exclude(pk=collection.pk).exists():
             raise Problem(409, "conflict", f"A collection named {collection.slug} exists already.")
-        spoken = (
-            None if creating else Collection.objects.values_list("language", flat=True).get(pk=collection.pk)
-        )
+        stored = None if creating else Collection.objects.select_for_update(no_key=True).get(pk=collection.pk)
         collection.save()
-        if not creating:
+        if stored is not None:
+            follow_collection(collection=collection, before=sorted(set(stored.default_tags)))
             Corpus.raise_version()
-        if spoken not in (None, collection.language):
+        if stored is not None and stored.language != collection.language:
             # Words are stemmed by the language: its documents' terms are made again, their vectors are kept.
             user = principal.membership.user if principal else None
             create_job(kind=Job.Kind.REINDEX, collection=collection, user=user)

@@ -11,7 +11,9 @@ from django.core.exceptions import ValidationError
 from django.db import connections
 from django_celery_beat.models import CrontabSchedule, PeriodicTask, PeriodicTasks
 
+from knowledge.ingestion.following import follow_source
 from knowledge.ingestion.jobs import start_sync_job
+from knowledge.ingestion.source_tags import effective_tags, lock_source
 from knowledge.ingestion.sources.base import SourceError
 from knowledge.ingestion.sources.connect import KINDS, connect
 from knowledge.ingestion.sources.folder import resolve_folder
@@ -164,6 +166,8 @@ def _set_credentials(source: Source, kind: SourceKind, *, moved: bool, had: bool
 def save_source(*, source: Source, changes: Mapping[str, Any], principal: Principal | None = None) -> Source:
     """Creates or changes a source and its schedule. ``changes``: as ``fill_source`` takes them.
 
+    Its documents have its tags and its collection from the same transaction on.
+
     Raises:
         Problem: 400 for a place, option, credential, schedule or time zone that cannot be used; 409 for a name or place
             that is taken.
@@ -172,6 +176,7 @@ def save_source(*, source: Source, changes: Mapping[str, Any], principal: Princi
     credentials = fill_source(source=source, changes=changes, principal=principal)
     source.name = source.name or f"{source.path or 'documents'} → {source.collection.slug}"[:200]
     with atomic():
+        stored = None if creating else lock_source(source.pk)
         others = Source.objects.exclude(pk=source.pk)
         if others.filter(name=source.name).exists():
             raise Problem(409, "conflict", f"A source named {source.name} exists already.")
@@ -185,6 +190,8 @@ def save_source(*, source: Source, changes: Mapping[str, Any], principal: Princi
             # A sync that runs meanwhile writes what it remembers; that is not set back unless the place is another.
             kept = {"last_synced_at", "created_at", "hook_secret"} | ({"state"} if source.state else set())
             source.save(update_fields=[f.name for f in source._meta.fields if f.name not in {"id", *kept}])
+        if stored is not None:
+            follow_source(source=source, before=effective_tags(stored))
         set_schedule(source=source)
         detail = {
             "name": source.name,
@@ -264,6 +271,7 @@ def delete_source(*, source: Source, principal: Principal | None = None) -> None
     with atomic():
         PeriodicTask.objects.filter(name=task_name(source)).delete()
         PeriodicTasks.update_changed()
+        lock_source(source.pk)
         tenant_id = source.tenant_id
         files = list(Document.objects.filter(source=source).values_list("stored_name", "pending_name"))
         record_by(principal, "source.delete", source, {"name": source.name, "documents": len(files)})

@@ -92,7 +92,7 @@ class CollectionView(TenantView):
         tags=["documents"],
     )
     def patch(self, request: Request, id: UUID) -> Response:
-        """Change a collection; its default tags hold for documents that come later."""
+        """Change a collection; its default tags hold for documents that come later, and for sources without tags."""
         collection = access_collection(self.principal.membership, id)
         changes = self.parse(CollectionForm, partial=True)
         save_collection(collection=collection, changes=changes, principal=self.principal)

@@ -16,6 +16,7 @@ from knowledge.ingestion.chunk import ChunkSpan, chunk_document
 from knowledge.ingestion.diff import ChunkDiff, diff_chunks, embedded_text, hash_chunk, hash_words
 from knowledge.ingestion.parse import ParsedDocument, ParseError, ParseLimits, media_type_of
 from knowledge.ingestion.sandbox import parse_in_sandbox
+from knowledge.ingestion.source_tags import give_source_tags
 from knowledge.ingestion.storage import delete_original
 from knowledge.models import Chunk, Corpus, Document, TagSet
 from knowledge.retrieval.analysis import TERMS_VERSION, chunk_words, pack_texts
@@ -215,6 +216,7 @@ def swap_documents(
     """
     replaced: list[str] = []
     with atomic():
+        give_source_tags([each.document for each in prepared if each.document._state.adding])
         known = [each.document.pk for each in prepared if not each.document._state.adding]
         rows = {
             row.pk: row

@@ -10,17 +10,13 @@ from django.utils import timezone
 
 import ragsite
 from knowledge.ingestion.dead_letters import bury_item
-from knowledge.ingestion.index import retag_documents
+from knowledge.ingestion.following import AT_ONCE, follow_documents
+from knowledge.ingestion.source_tags import effective_tags, lock_source
 from knowledge.ingestion.sources.base import SourceItem
 from knowledge.models import DeadLetter, Document, ExpiredItem, Job, Source
 from tenants.scope import atomic
 
 BATCH = 500
-
-
-def effective_tags(source: Source) -> list[str]:
-    """The tags of a source's documents: its own, else its collection's defaults."""
-    return sorted(set(source.tags or source.collection.default_tags))
 
 
 class Known:
@@ -69,20 +65,15 @@ class Known:
         """Gives the documents the source's tags and collection, where they differ: in batches, not one by one."""
         tags, collection = effective_tags(self.source), self.source.collection
         behind = [
-            row
+            row.pk
             for row in self.documents.values()
             if sorted(row.tags) != tags or row.collection_id != collection.pk
         ]
-        for begin in range(0, len(behind), BATCH):
-            batch = behind[begin : begin + BATCH]
-            ids = [row.pk for row in batch]
+        for begin in range(0, len(behind), AT_ONCE):
             with atomic():
-                Document.objects.filter(pk__in=ids).update(
-                    tags=tags, collection=collection, updated_at=timezone.now()
-                )
-                retag_documents(documents=ids, tags=tags, collection_id=collection.pk)
-            for row in batch:
-                row.tags, row.collection = tags, collection
+                source = lock_source(self.source.pk)
+                if source is not None:
+                    follow_documents(source=source, documents=behind[begin : begin + AT_ONCE])
         for row in self.documents.values():
             row.collection = collection  # read for its language
 

@@ -25,11 +25,12 @@ from knowledge.ingestion.index import (
     too_large,
 )
 from knowledge.ingestion.job_run import JobRun
-from knowledge.ingestion.known import BATCH, Known, effective_tags
+from knowledge.ingestion.known import BATCH, Known
 from knowledge.ingestion.names import file_name, is_of_other_kind
 from knowledge.ingestion.parse import ParseError
 from knowledge.ingestion.queue import Turn
 from knowledge.ingestion.reading import list_items, open_source
+from knowledge.ingestion.source_tags import give_source_tags
 from knowledge.ingestion.sources.base import ItemError, SourceConnector, SourceError, SourceItem
 from knowledge.ingestion.storage import delete_original, store_original
 from knowledge.models import Document, Source
@@ -277,7 +278,6 @@ class _Sync:
             collection=self.source.collection,
             uri=item.uri,
             title=PurePosixPath(file_name(item.uri, item.media_type)).stem[:500],
-            tags=effective_tags(self.source),
         )
 
     def _prepare(self, item: SourceItem, document: Document, data: bytes) -> None:
@@ -298,7 +298,9 @@ class _Sync:
         except ParseError as error:
             if document._state.adding:
                 document.status, document.error = Document.Status.FAILED, str(error)[:1000]
-                document.save(force_insert=True)
+                with atomic():
+                    give_source_tags([document])
+                    document.save(force_insert=True)
                 self.known.documents[item.uri] = document
             raise
         # Only now: what cannot be read is not kept.

@@ -13,9 +13,9 @@ from django.utils import timezone
 from knowledge.documents import MAX_URI, problem_of_parse_error
 from knowledge.ingestion.index import check_file, note_changes, retag_chunks
 from knowledge.ingestion.jobs import create_job
-from knowledge.ingestion.known import effective_tags
 from knowledge.ingestion.names import ending_of, file_name, media_type_name
 from knowledge.ingestion.parse import SUPPORTED_EXTENSIONS, ParseError
+from knowledge.ingestion.source_tags import effective_tags, lock_source
 from knowledge.ingestion.storage import delete_original, store_original
 from knowledge.models import Document, Job, Source
 from ragsite.core.problems import FieldProblem, Problem
@@ -124,7 +124,7 @@ def upsert_document(*, source: Source, pushed: PushedDocument, address: str | No
     Raises:
         Problem: 400, 413 or 415 for content or tags that cannot be taken; 507 when the disk is full.
     """
-    tags = _check_tags(source, pushed.tags)
+    _check_tags(source, pushed.tags)
     try:
         check_file(data=pushed.data, filename=pushed.filename)
     except ParseError as error:
@@ -133,9 +133,9 @@ def upsert_document(*, source: Source, pushed: PushedDocument, address: str | No
     stored = store_original(tenant_id=source.tenant_id, data=pushed.data)
     try:
         with atomic():
-            Source.objects.select_for_update().get(
-                pk=source.pk
-            )  # one writer of a source's documents at a time
+            # One writer of a source's documents at a time, and the tags that it may give by then.
+            source = lock_source(source.pk) or source
+            tags = _check_tags(source, pushed.tags)
             document = _row(source, pushed, tags)
             same = document.sha256 == sha256 and document.status == Document.Status.INDEXED
             job = None if same and not document.pending_name else _index(document, pushed, source, stored)
