@@ -1,7 +1,8 @@
 """Whose turn it is: jobs of every tenant, small before large, nobody before their turn.
 
 A message wakes a worker; which job it takes up is decided here, when it is free. So the order of the messages does not
-matter, and a tenant with a hundred thousand documents waits like everybody else once its turn is over.
+matter, and a tenant with a hundred thousand documents waits like everybody else once its turn is over. Listing a source is
+not interrupted: until it is done, which of a large web site takes up to 50 minutes, its worker serves nobody else.
 """
 
 import time

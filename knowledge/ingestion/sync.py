@@ -60,7 +60,8 @@ def sync_source(
 
     Args:
         force: index unchanged documents too.
-        turn: to be given up when it is over and others wait, and before Celery's limit.
+        turn: to be given up when it is over and others wait, and before Celery's limit; not while the source is listed,
+            which would begin anew.
 
     Raises:
         SourceError: the source as a whole cannot be read; nothing was deleted.
@@ -68,11 +69,11 @@ def sync_source(
     """
     run.report(step="listing")
     with open_source(source=source, look_round=run.report) as (aside, connector):
-        items = _skip_other_kinds(list_items(aside=aside, connector=connector), run=run)
+        items = list_items(aside=aside, connector=connector, run=run)
         if turn is not None:
             turn.has_listed()
         known = Known(source=source, items=items, started=run.job.started_at or timezone.now())
-        run.report(step="reading", seen=len(items))
+        run.report(step="reading")
         known.follow_source()
         sync = _Sync(
             source=source,
@@ -97,16 +98,6 @@ def sync_source(
     _delete_gone(source=source, documents=list(known.vanished.values()), run=run)
     known.forget_letters()
     Source.objects.filter(pk=source.pk).update(last_synced_at=timezone.now(), state=state)
-
-
-def _skip_other_kinds(items: list[SourceItem], *, run: JobRun) -> list[SourceItem]:
-    wanted = []
-    for item in items:
-        if is_of_other_kind(item.uri, item.media_type):
-            run.list_change("skipped", item.uri)
-        else:
-            wanted.append(item)
-    return wanted
 
 
 class _Sync:

@@ -200,6 +200,29 @@ def test_listing_that_took_nearly_all_of_the_time_is_followed_by_some_work(
     assert job.state == "SUCCESS" and job.changed == 2
 
 
+def test_what_is_listed_is_counted_as_it_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from knowledge.ingestion import job_run, reading
+
+    source = make_source(many(tmp_path, 4))
+    write(tmp_path / "000.png", "a picture")
+    monkeypatch.setattr(reading, "LISTED_SECONDS", 0.0)
+    monkeypatch.setattr(job_run, "WRITE_SECONDS", 0.0)
+    listing, told = FolderConnector.list_items, []
+
+    def watched(connector: Any) -> Any:
+        for item in listing(connector):
+            row = Job.objects.get(pk=job.pk)
+            told.append((row.step, row.seen, row.skipped))
+            yield item
+
+    monkeypatch.setattr(FolderConnector, "list_items", watched)
+    job, _ = start_sync_job(source=source)
+    run_claimed_job(job_id=job.pk, embedder=CountingEmbedder())
+    assert told == [("listing", seen, skipped) for seen, skipped in ((0, 0), (1, 0), (1, 1), (2, 1), (3, 1))]
+    job.refresh_from_db()
+    assert (job.state, job.seen, job.changed, job.skipped) == ("SUCCESS", 4, 4, 1)
+
+
 def test_the_workers_own_limit_is_no_failure_unless_nothing_gets_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
