@@ -5,8 +5,6 @@ from __future__ import annotations
 import codecs
 import re
 
-from charset_normalizer import from_bytes
-
 from knowledge.ingestion.formats.base import (
     CODE,
     HEADING,
@@ -24,6 +22,7 @@ from knowledge.ingestion.formats.base import (
     make_title,
     shorten_title,
 )
+from knowledge.ingestion.formats.encoding import guess_encoding, read_escapes
 
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8"),
@@ -32,18 +31,6 @@ _BOMS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-# What an office may still hold; leaving out the exotic ones stops short texts from being guessed as those.
-_LEGACY_ENCODINGS = [
-    "cp1252",
-    "cp1250",
-    "cp1251",
-    "koi8_r",
-    "cp1253",
-    "cp1254",
-    "shift_jis",
-    "gb18030",
-    "big5",
-]
 _CONTROLS = bytes(byte for byte in range(32) if byte not in b"\t\n\r\x0b\x0c\x1b")
 _SAMPLE = 1 << 16
 
@@ -69,6 +56,9 @@ def _decode(data: bytes, *, filename: str) -> str:
     wide = _guess_wide(sample)
     if wide:
         return data.decode(wide, "replace")
+    escaped = read_escapes(data) if b"\x1b$" in sample else None
+    if escaped:
+        return data.decode(escaped)
     controls = len(sample) - len(sample.translate(None, _CONTROLS))
     try:
         text = data.decode("utf-8")
@@ -101,10 +91,14 @@ def _decode_legacy(data: bytes, *, filename: str) -> str:
     wide = sum(1 for character in text[: _SAMPLE * 16] if character > "\x7f") - broken
     if wide > 4 * broken:
         return text
-    guess = from_bytes(data[: _SAMPLE * 4], cp_isolation=_LEGACY_ENCODINGS).best()
+    guess = guess_encoding(data)
     if guess is None:
-        raise _refuse_binary(filename)
-    return data.decode(guess.encoding, "replace")
+        raise ParseError(
+            "wrong_type",
+            f"{filename} holds binary data, or text in an encoding that cannot be told: save it as UTF-8 and upload it "
+            "again, or under the ending of its real format.",
+        )
+    return data.decode(guess, "replace")
 
 
 def _refuse_binary(filename: str) -> ParseError:
