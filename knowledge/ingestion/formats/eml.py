@@ -31,7 +31,7 @@ _HEADER_CHARACTERS = 500
 
 
 def parse_eml(data: bytes, *, filename: str, media_type: str, limits: ParseLimits) -> ParsedDocument:
-    """The headers people look at, the text (or, without one, the HTML), the names of attachments, and messages
+    """The headers people look at, the texts (or, without one, the HTML), the names of attachments, and messages
     that were forwarded whole, each as a section. The title is the subject.
 
     Raises ParseError wrong_type for what has no headers, and no_text.
@@ -75,15 +75,11 @@ class _Writer:
         self._builder.add(subject or "(no subject)", HEADING, level=depth + 1)
         lines = [f"{name}: {value}" for name in _HEADERS if (value := self._read(message, name))]
         self._builder.add("\n".join(lines), PARAGRAPH)
-        body = message.get_body(preferencelist=("plain", "html"))
-        if body is not None:
-            self._write_body(cast(EmailMessage, body))
-        names, nested = [], []
-        for part in list(message.iter_attachments()) if message.is_multipart() else []:
-            if part.get_content_type() == "message/rfc822":
-                nested.append(part)
-            elif part is not body:
-                names.append(f"- {_read_name(part)}")
+        shown, attached = _list_parts(message)
+        for part in shown:
+            self._write_body(part)
+        nested = [part for part in attached if part.get_content_type() == "message/rfc822"]
+        names = [f"- {_read_name(part)}" for part in attached if part not in nested]
         if names:
             self._builder.add("Attachments:\n" + "\n".join(names[:_MAX_ATTACHMENTS]), LIST)
         for part in nested[:_MAX_ATTACHMENTS]:
@@ -101,8 +97,8 @@ class _Writer:
             return value
 
     def _write_body(self, body: EmailMessage) -> None:
-        raw = body.get_payload(decode=True)
-        if not isinstance(raw, bytes) or not raw.strip():
+        raw = _read_payload(body)
+        if not raw.strip():
             return
         text = _decode(raw, charset=body.get_content_charset(), filename=self._filename, limits=self._limits)
         if body.get_content_type() == "text/html":
@@ -116,6 +112,46 @@ class _Writer:
             self.has_text = True
 
 
+def _list_parts(
+    part: EmailMessage, *, is_first: bool = True
+) -> tuple[list[EmailMessage], list[EmailMessage]]:
+    """The texts that a mail program shows one below the other, and what is attached. Pictures inside a text are neither."""
+    kind, subtype = part.get_content_maintype(), part.get_content_subtype()
+    if part.is_attachment() or kind == "message":
+        return [], [part]
+    if kind != "multipart":
+        is_text = kind == "text" and subtype in ("plain", "html")
+        is_named = not is_first and bool(_read_filename(part))
+        return ([part], []) if is_text and not is_named else ([], [part])
+    payload = part.get_payload()
+    parts = cast(list[EmailMessage], payload) if isinstance(payload, list) else []
+    if subtype == "related" and parts:
+        start = part.get_param("start")
+        root = next((each for each in parts if start and each["content-id"] == start), parts[0])
+        shown, attached = _list_parts(root, is_first=is_first)
+        return shown, attached + [each for each in parts if each is not root and "content-id" not in each]
+    lists = []
+    for each in parts:
+        lists.append(_list_parts(each, is_first=is_first))
+        is_first = is_first and (subtype == "alternative" or not lists[-1][0])
+    attached = [each for _, more in lists for each in more]
+    if subtype == "alternative":
+        return _choose_alternative([shown for shown, _ in lists]), attached
+    return [each for shown, _ in lists for each in shown], attached
+
+
+def _choose_alternative(alternatives: list[list[EmailMessage]]) -> list[EmailMessage]:
+    """Plain text before HTML, but only where there is some."""
+    full = [parts for parts in alternatives if any(_read_payload(part).strip() for part in parts)]
+    plain = [parts for parts in full if all(part.get_content_subtype() == "plain" for part in parts)]
+    return next(iter(plain + full), [])
+
+
+def _read_payload(part: EmailMessage) -> bytes:
+    payload = part.get_payload(decode=True)
+    return payload if isinstance(payload, bytes) else b""
+
+
 def _decode(raw: bytes, *, charset: str | None, filename: str, limits: ParseLimits) -> str:
     if charset:
         try:
@@ -125,12 +161,14 @@ def _decode(raw: bytes, *, charset: str | None, filename: str, limits: ParseLimi
     return decode_text(raw, filename=filename, limits=limits)
 
 
-def _read_name(part: EmailMessage) -> str:
+def _read_filename(part: EmailMessage) -> str:
     try:
-        name = part.get_filename()
+        return part.get_filename() or ""
     except Exception:  # as for headers
-        name = None
-    payload = part.get_payload(decode=True)
-    size = len(payload) if isinstance(payload, bytes) else 0
-    label = shorten_title(name or part.get_content_type(), 120)
+        return ""
+
+
+def _read_name(part: EmailMessage) -> str:
+    size = len(_read_payload(part))
+    label = shorten_title(_read_filename(part) or part.get_content_type(), 120)
     return f"{label} ({max(1, round(size / 1024)):,} KB)" if size else label

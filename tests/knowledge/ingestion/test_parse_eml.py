@@ -55,6 +55,47 @@ def test_html_alone_is_read_as_html_and_charsets_are_honoured():
     assert "Prüfung der Geräte" in read(lying).text
 
 
+def compose(kind: str, *parts: tuple[str, str]) -> bytes:
+    """A message of a multipart kind whose parts are (headers, text)."""
+    rows = "".join(f"--B\r\nContent-Type: {head}\r\n\r\n{text}\r\n" for head, text in parts)
+    head = f"From: a@example.com\r\nSubject: Report\r\nMIME-Version: 1.0\r\nContent-Type: multipart/{kind}; boundary=B"
+    return f"{head}\r\n\r\n{rows}--B--\r\n".encode()
+
+
+def test_texts_around_a_picture_are_joined():
+    picture = "image/png; name=p.png\r\nContent-Disposition: inline"
+    log = 'text/plain; name="edge.log"\r\nContent-Disposition: inline; filename=edge.log'
+    text = read(
+        compose(
+            "mixed",
+            ("text/plain", "First half."),
+            (picture, "x"),
+            ("text/plain", "Second half: the root cause."),
+            ("text/html", "<p>Third, in HTML.</p>"),
+            (log, "line of the log"),
+        )
+    ).text
+    assert "First half.\n\nSecond half: the root cause.\n\nThird, in HTML.\n\nAttachments:" in text
+    assert "- p.png" in text and "- edge.log" in text and "line of the log" not in text
+
+
+def test_an_empty_plain_text_is_no_alternative():
+    html = ("text/html", "<p>Only in HTML.</p>")
+    assert "Only in HTML." in read(compose("alternative", ("text/plain", " "), html)).text
+    both = read(compose("alternative", ("text/plain", "Plain."), html)).text
+    assert "Plain." in both and "Only in HTML." not in both
+    # Nested as programs write it: the picture belongs to the HTML, the attachment to the message.
+    inner = (
+        "multipart/related; boundary=R",
+        "--R\r\nContent-Type: text/html\r\n\r\n<p>Inner.</p>\r\n"
+        "--R\r\nContent-Type: image/png; name=logo.png\r\nContent-ID: <1>\r\n\r\nx\r\n--R--",
+    )
+    pdf = ("application/pdf; name=rca.pdf\r\nContent-Disposition: attachment", "x")
+    nested = read(compose("mixed", inner, pdf)).text
+    assert "Inner." in nested and "- rca.pdf" in nested and "logo.png" not in nested
+    assert "Inner." in read(compose("alternative", ("text/plain", ""), inner)).text
+
+
 @pytest.mark.parametrize(
     ("data", "code"),
     [
