@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterator
+from itertools import zip_longest
 from typing import Any
 
 import openpyxl
@@ -23,6 +24,7 @@ from knowledge.ingestion.formats.base import (
     make_title,
     shorten_title,
 )
+from knowledge.ingestion.formats.merged import Merges, join_headers, read_merges
 from knowledge.ingestion.formats.table import clean_cell, is_header, write_row, write_table
 
 _MAX_ROWS = 50_000  # of a sheet
@@ -33,7 +35,8 @@ _AHEAD = 30
 
 
 def parse_xlsx(data: bytes, *, filename: str, media_type: str, limits: ParseLimits) -> ParsedDocument:
-    """Rows as "Header: value; Header: value", small tables as grids; blank rows part tables; dates are ISO.
+    """Rows as "Header: value; Header: value", small tables as grids; blank rows part tables; dates are ISO. Cells merged
+    over rows say their text in each; names over several columns stand before those below them.
 
     A sheet that is too long says so at its end. Raises ParseError too_large, encrypted, wrong_type, damaged and no_text.
     """
@@ -45,7 +48,9 @@ def parse_xlsx(data: bytes, *, filename: str, media_type: str, limits: ParseLimi
         for sheet in workbook.worksheets[:_MAX_SHEETS]:
             if sheet.sheet_state == "visible":
                 sheet.reset_dimensions()  # they are what some program said, not what is there
-                cells -= _SheetWriter(builder, sheet.title).write(sheet.iter_rows(), cells=cells)
+                with sheet._get_source() as source:  # read so, openpyxl does not tell what is merged
+                    merges = read_merges(source)
+                cells -= _SheetWriter(builder, sheet.title, merges).write(sheet.iter_rows(), cells=cells)
         workbook.close()
     if all(block.kind == HEADING for block in builder.blocks):
         raise ParseError("no_text", f"{filename} holds no values: upload a workbook whose sheets hold text.")
@@ -55,8 +60,11 @@ def parse_xlsx(data: bytes, *, filename: str, media_type: str, limits: ParseLimi
 class _SheetWriter:
     """Writes a sheet's tables; `_rows` are those of the open table that are not written yet."""
 
-    def __init__(self, builder: DocumentBuilder, name: str) -> None:
-        self._builder, self._name = builder, clean_cell(name)
+    def __init__(self, builder: DocumentBuilder, name: str, merges: Merges) -> None:
+        self._builder, self._name, self._merges = builder, clean_cell(name), merges
+        self._upper: tuple[list[str], list[str]] | None = (
+            None  # a row with names over several columns, and those
+        )
         self._is_named = False
         self._rows: list[list[str]] = []
         self._header: list[str] = []  # of the last table that was long
@@ -76,20 +84,35 @@ class _SheetWriter:
             texts = [_write_value(cell) for cell in row]
             while texts and not texts[-1]:
                 texts.pop()
+            texts = self._merges.fill(number, texts)
             if texts:
-                self._add(texts)
+                self._add(self._join_upper(texts, number), number)
             else:
                 self._end_table()
         self._end_table()
         return seen
 
-    def _add(self, row: list[str]) -> None:
+    def _join_upper(self, row: list[str], number: int) -> list[str]:
+        """The names of the columns, when this row and the one above are their header."""
+        upper, self._upper = self._upper, None
+        if upper is None:
+            return row
+        over = self._merges.over(number, row)
+        joined = join_headers(*upper, [wide or own for wide, own in zip_longest(over, row, fillvalue="")])
+        if joined is None:
+            return row
+        self._rows.pop()
+        return joined
+
+    def _add(self, row: list[str], number: int) -> None:
         self._open_sheet()
         if not self._rows and not self._is_open and sum(map(bool, row)) == 1:
             self._builder.add(next(filter(None, row)), PARAGRAPH)  # a title or remark above a table
         elif self._is_open:
             self._write_lines([row])
         else:
+            if not self._rows and (over := self._merges.over(number, row)):
+                self._upper = row, over
             self._rows.append(row)
             if len(self._rows) > _AHEAD:
                 self._open_table()
@@ -117,6 +140,7 @@ class _SheetWriter:
     def _end_table(self) -> None:
         """Below a blank row a long table may go on, or another one begin."""
         rows, self._rows = self._rows, []
+        self._upper = None
         if rows and self._header and not is_header(rows) and max(map(len, rows)) <= len(self._header):
             self._write_lines(rows)
         elif rows:

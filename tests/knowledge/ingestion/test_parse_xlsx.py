@@ -102,6 +102,59 @@ def test_a_cell_at_the_far_end_of_a_sheet_does_not_cost_the_cells_before_it(monk
     assert len(text) < 10_000
 
 
+def merge(rows, *ranges):
+    workbook = make_workbook(("Links", rows))
+    for each in ranges:
+        workbook.active.merge_cells(each)
+    return parse_document(data=save(workbook), filename="a.xlsx").text
+
+
+def test_cells_merged_over_rows_say_their_text_in_each():
+    rows = [
+        ["Site", "Port", "Peer"],
+        ["FRA1", "xe-0", "HAM3"],
+        [None, "xe-1", "MUC2"],
+        [None, "xe-2", "BER1"],
+    ]
+    rows += [["HAM3", "xe-0", "FRA1"], [None, None, None], [None, "xe-9", "after the blank row"]]
+    text = merge(rows, "A2:A4", "A5:A6")
+    assert text.endswith(
+        "| Site | Port | Peer |\n| FRA1 | xe-0 | HAM3 |\n| FRA1 | xe-1 | MUC2 |\n| FRA1 | xe-2 | BER1 |\n"
+        "| HAM3 | xe-0 | FRA1 |\n\n|  | xe-9 | after the blank row |"
+    )
+    many = [["Site", "Port"], *([f"S{n // 3}" if n % 3 == 0 else None, f"xe-{n}"] for n in range(60))]
+    text = merge(many, *(f"A{2 + n}:A{4 + n}" for n in range(0, 60, 3)))
+    assert "Site: S0; Port: xe-1\nSite: S0; Port: xe-2\nSite: S1; Port: xe-3\n" in text
+    assert text.endswith("Site: S19; Port: xe-59")
+    # A title over several rows is said once.
+    assert (
+        merge([["Plan"], [], [], ["a", "b"], ["c", "d"]], "A1:B3") == "Links\n\nPlan\n\n| a | b |\n| c | d |"
+    )
+
+
+def test_names_over_several_columns_stand_before_those_below_them():
+    head = [["Router", "Primary", None, "Backup", None], [None, "IP", "MTU", "IP", "MTU"]]
+    data = [[f"r{n}", f"10.0.0.{n}", 9216, f"10.1.0.{n}", 1500] for n in range(40)]
+    line = "Router: r7; Primary IP: 10.0.0.7; Primary MTU: 9216; Backup IP: 10.1.0.7; Backup MTU: 1500"
+    for ranges in (("A1:A2", "B1:C1", "D1:E1"), ("B1:C1", "D1:E1")):
+        text = merge([*head, *data], *ranges)
+        assert line in text and "Primary: IP" not in text
+        short = merge([*head, *data[:2]], *ranges)
+        assert "| Router | Primary IP | Primary MTU | Backup IP | Backup MTU |\n| r0 |" in short
+    deep = [["Router", "Sites", None, None, None], *([None if n is None else n for n in row] for row in head)]
+    deep[1][0] = None
+    assert "Router: r7; Sites Primary IP: 10.0.0.7;" in merge(
+        [*deep, *data], "A1:A3", "B1:E1", "B2:C2", "D2:E2"
+    )
+    # A wide cell above data, or among it, is no second header.
+    wide = [["Router", "Addresses", None], *(row[:3] for row in data)]
+    assert "Router: r7; Addresses: 10.0.0.7; 9216" in merge(wide, "B1:C1")
+    texts = merge(
+        [["Site", "Note", None], ["HAM", "up", "since May"], ["FRA", "down", "since June"]], "B1:C1"
+    )
+    assert "| Site | Note |\n| HAM | up | since May |" in texts
+
+
 def test_a_workbook_without_values_is_no_text():
     with pytest.raises(ParseError) as caught:
         read(("Empty", []))
