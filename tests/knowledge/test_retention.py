@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from celery.schedules import maybe_schedule
 from django.utils import timezone
 
 from knowledge.duplicates import find_same_content
@@ -15,7 +16,7 @@ from knowledge.freshness import read_freshness
 from knowledge.ingestion.storage import original_path, store_original
 from knowledge.models import Chunk, Collection, Document, Embedding, ExpiredItem, Job, Source
 from knowledge.retention import clear_away
-from knowledge.tasks import apply_retention, clear_what_is_left
+from knowledge.tasks import apply_retention, build_spaces, clear_what_is_left, erase_deleted_documents
 from tenants.models import AuditEvent
 from tenants.scope import scope
 from tests.knowledge.helpers import send, upload_indexed
@@ -78,6 +79,22 @@ def test_of_age_is_deleted_restorable_and_stays_away(tmp_path: Path, shared: Any
     Collection.objects.filter(pk=collection.pk).update(retention_days=None)
     source = Source.objects.select_related("collection").get(pk=source.pk)
     assert sync(source).changed == 1 and not ExpiredItem.objects.filter(source=source).exists()
+
+
+def test_the_schedule_holds_retention_and_clean_up() -> None:
+    """As beat takes it from the settings, with tasks that a worker knows."""
+    from ragsite.celery import app
+
+    app.loader.import_default_modules()
+    due = {entry["task"]: maybe_schedule(entry["schedule"]) for entry in app.conf.beat_schedule.values()}
+    assert len(due) == len(app.conf.beat_schedule) and set(due) <= set(app.tasks)
+    hour, day = timedelta(hours=1), timedelta(days=1)
+    for task, longest in (
+        (apply_retention, hour), (clear_what_is_left, day), (erase_deleted_documents, day),
+        (build_spaces, timedelta(minutes=1)),
+    ):  # fmt: skip
+        assert app.tasks[task.name].run == task.run
+        assert timedelta(0) < due[task.name].run_every <= longest
 
 
 def test_of_age_stays_away_wherever_the_source_moves_it(tmp_path: Path, shared: Any) -> None:

@@ -7,7 +7,7 @@ import pytest
 from knowledge.documents import save_collection
 from knowledge.models import Collection, Job
 from tenants.scope import scope
-from tests.knowledge.helpers import run_job, send, upload_indexed
+from tests.knowledge.helpers import ask, run_job, send, upload_indexed
 from tests.knowledge.shared import _django_db_helper, on_shared_cast  # noqa: F401
 
 pytestmark = on_shared_cast
@@ -41,6 +41,42 @@ def test_words_are_found_by_their_language(shared: Any, language: str) -> None:
     assert send(shared.ada, "post", "collections", body).status_code == 201
     upload_indexed(shared.ada, f"{language}.md", f"# {language}\n\n{text}\n", collection=slug)
     assert word in found(shared.hal, question)
+
+
+# Documents of one collection: file → (text, question, what its answer says)
+MIXED = {
+    "dienst.md": (
+        "# Bereitschaft\n\nDie Bereitschaft des Rechenzentrums Wieselburg erreicht man unter der Durchwahl 4711.\n",
+        "Unter welcher Durchwahl erreicht man die Bereitschaft des Rechenzentrums Wieselburg?",
+        "4711",
+    ),
+    "onduleur.md": (
+        "# Onduleur\n\nLes batteries de l'onduleur de Quimper sont remplacées tous les quatre ans.\n",
+        "Quand remplace-t-on les batteries de l'onduleur de Quimper ?",
+        "quatre ans",
+    ),
+    "generator.md": (
+        "# Generator\n\nThe diesel generator in Aberystwyth is tested on the first Thursday of each month.\n",
+        "When is the diesel generator in Aberystwyth tested?",
+        "first Thursday",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("language", ["simple", "english", "german"])
+def test_a_collection_of_three_languages_is_asked_in_each(shared: Any, language: str) -> None:
+    slug = f"mixed-{language}"
+    body = {"name": slug, "slug": slug, "language": language, "default_tags": ["faq"]}
+    assert send(shared.ada, "post", "collections", body).status_code == 201
+    ids = {
+        name: upload_indexed(shared.ada, name, text, collection=slug) for name, (text, *_) in MIXED.items()
+    }
+    for name, (_, question, fact) in MIXED.items():
+        answer = ask(shared.hal, question, collections=[slug], cache=False)
+        assert answer["answered"] and fact in answer["answer"], answer
+        cited = answer["sources"][answer["citations"][0]["source"] - 1]
+        assert (cited["document_id"], cited["collection"]) == (ids[name], slug)
+        assert answer["sources"][0]["document_id"] == ids[name]
 
 
 def test_scripts_without_a_stemmer(shared: Any) -> None:
