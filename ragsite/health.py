@@ -13,7 +13,9 @@ from django.utils import timezone
 from django.views.decorators.http import require_GET
 from django_redis import get_redis_connection
 from prometheus_client import CONTENT_TYPE_LATEST
+from redis.exceptions import RedisError
 
+from knowledge.answering.layers import read_bytes_of_all
 from knowledge.config import configured_providers
 from knowledge.embedding.base import EmbeddingError
 from knowledge.embedding.factory import embedder, is_loaded
@@ -25,6 +27,7 @@ from ragsite.core.config import config
 from ragsite.core.hops import run_db
 from ragsite.core.observability import (
     BREAKER_STATE,
+    CACHE_BYTES,
     INDEX_BYTES,
     INDEX_CHUNKS,
     INDEX_DOCUMENTS,
@@ -153,6 +156,9 @@ async def metrics(request: HttpRequest) -> HttpResponse:
         INDEX_DOCUMENTS.set(sizes["documents"])
         INDEX_CHUNKS.set(sizes["chunks"])
         INDEX_BYTES.set(sizes["original_bytes"])
+    with contextlib.suppress(RedisError, OSError):
+        for layer, size in (await run_db(read_bytes_of_all)).items():
+            CACHE_BYTES.labels(layer).set(size)
     for row in await run_db(read_states):
         BREAKER_STATE.labels(row["name"]).set(BREAKER_LEVELS[row["state"]])
     return HttpResponse(collect_metrics(), content_type=CONTENT_TYPE_LATEST)

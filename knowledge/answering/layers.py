@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter, defaultdict
 from typing import Any
 from uuid import UUID
 
@@ -18,6 +19,9 @@ logger = structlog.get_logger(__name__)
 
 # Of each the keys begin with the tenant's prefix and the layer's name.
 LAYERS = ("exact", "semantic", "passages", "embedding", "response")
+REMEMBERED_SECONDS = 60
+MOST_MEASURED = 1000
+UUID_CHARS = 36
 
 
 def tenant_prefix(tenant_id: UUID) -> str:
@@ -70,6 +74,43 @@ def cache_stats(*, tenant_id: UUID) -> dict[str, Any]:
         keys = list(client.scan_iter(match=f"{prefix}{layer}:*", count=1000))
         sizes[layer] = len(keys), sum(int(client.memory_usage(key) or 0) for key in keys)
     return {"layers": {layer: _figures(counts, layer) | _size(*size) for layer, size in sizes.items()}}
+
+
+def read_bytes_of_all() -> dict[str, int]:
+    """The bytes of each layer, of all tenants together, looked up once a minute; ``process`` are this process's copies.
+
+    Of many entries of a layer a thousand are measured, and the others taken to be like them.
+
+    Raises:
+        RedisError: the cache does not answer.
+    """
+    client, key = redis_connection(), f"{django_cache.key_prefix}:bytes-of-all"
+    told: Any = client.get(key)
+    sizes: dict[str, int] = json.loads(told) if told else _measure_layers()
+    if not told:
+        client.set(key, json.dumps(sizes), ex=REMEMBERED_SECONDS)
+    return sizes | {"process": copies.size_of("")[1]}
+
+
+def _measure_layers() -> dict[str, int]:
+    client: Any = redis_connection()
+    prefix = f"{django_cache.key_prefix}:"
+    counts, measured = Counter[str](), defaultdict[str, list[Any]](list)
+    for key in client.scan_iter(match=f"{prefix}*", count=1000):
+        tenant, _, rest = key.decode("utf-8", "replace").removeprefix(prefix).partition(":")
+        layer, _, name = rest.partition(":")
+        if name and layer in LAYERS and len(tenant) == UUID_CHARS:
+            counts[layer] += 1
+            if counts[layer] <= MOST_MEASURED:
+                measured[layer].append(key)
+    sizes = dict.fromkeys(LAYERS, 0)
+    for layer, keys in measured.items():
+        pipeline = client.pipeline(transaction=False)
+        for key in keys:
+            pipeline.memory_usage(key)
+        there = sum(int(size or 0) for size in pipeline.execute())
+        sizes[layer] = there * counts[layer] // len(keys)
+    return sizes
 
 
 def _figures(counts: dict[str, int], layer: str) -> dict[str, Any]:

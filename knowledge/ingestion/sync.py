@@ -26,7 +26,7 @@ from knowledge.ingestion.index import (
 )
 from knowledge.ingestion.job_run import JobRun
 from knowledge.ingestion.known import BATCH, Known
-from knowledge.ingestion.names import file_name, is_of_other_kind
+from knowledge.ingestion.names import file_name
 from knowledge.ingestion.parse import ParseError
 from knowledge.ingestion.queue import Turn
 from knowledge.ingestion.reading import list_items, open_source

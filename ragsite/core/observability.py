@@ -23,6 +23,12 @@ REQUEST_LATENCY = Histogram(
 STAGE_LATENCY = Histogram("rag_stage_latency_seconds", "Time within a stage", ["stage"], buckets=BUCKETS)
 CACHE_HITS = Counter("rag_cache_hits_total", "Cache hits", ["layer"])
 CACHE_MISSES = Counter("rag_cache_misses_total", "Cache misses", ["layer"])
+CACHE_BYTES = Gauge(
+    "rag_cache_bytes",
+    "What the caches hold, of all tenants together",
+    ["layer"],
+    multiprocess_mode="mostrecent",
+)
 LLM_CALLS = Counter("rag_llm_calls_total", "Model calls", ["provider", "model", "status"])
 LLM_COST = Counter("rag_llm_cost_dollars_total", "Model cost in US dollars", ["model"])
 LLM_TOKENS = Counter("rag_llm_tokens_total", "Model tokens", ["model", "kind"])

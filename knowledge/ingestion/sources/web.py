@@ -2,7 +2,7 @@
 
 Pages are yielded as they come, so that they can be counted; they are indexed once the crawl is over. A page that a server
 says is not there (404, 410, 451, noindex) goes; one that could not be had (a 5xx, a time-out, 401 and 403) or that there was
-no time for stays as it was. After a sync that had no time for every page, the next one asks for new pages first, and then for
+no time for stays as it was. After a sync that had no time for every page the next asks for new pages first, and then for
 those that have waited longest.
 """
 

@@ -1,10 +1,13 @@
 """The layers below the answer: question vectors, passages, what a model said to the same prompt."""
 
+import re
 from decimal import Decimal
 from typing import Any
 
 import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
 
+from knowledge.answering.layers import LAYERS
 from knowledge.answering.responses import Response, Said, hear, read_response, write_response
 from knowledge.embedding.batching import memory
 from knowledge.llm.base import BlockEnd, Cited, Finished, TextDelta
@@ -182,3 +185,39 @@ def test_without_redis_everything_is_looked_up(shared: Any, model: StubProvider,
     for _ in range(2):
         assert ask(shared.nina)["answer"] == "The hold timer is 30 seconds."
     assert len(model.requests) == 2
+
+
+def test_what_the_layers_hold_is_a_metric_without_a_tenants_name(
+    shared: Any, client: Any, model: StubProvider, monkeypatch: Any
+) -> None:
+    def told() -> dict[str, float]:
+        redis_connection().delete("rag:bytes-of-all")  # looked up once a minute
+        text = client.get("/metrics").content.decode()
+        assert str(shared.acme.pk) not in text
+        found = re.findall(r'^rag_cache_bytes{layer="(\w+)"} (\S+)$', text, re.MULTILINE)
+        return {layer: float(size) for layer, size in found}
+
+    def held(layer: str) -> int:
+        layers = [send(who, "get", "cache/stats").json()["layers"] for who in (shared.ada, shared.gus)]
+        return sum(each[layer]["bytes"] for each in layers)
+
+    model.script(GOOD, GOOD)
+    for member in (shared.nina, shared.gina, shared.nina):
+        ask(member)
+    sizes = told()
+    assert sizes.pop("process") >= held("process") > 0
+    assert sizes == {layer: held(layer) for layer in LAYERS} and all(sizes.values())
+    for n in range(8):
+        search(shared.nina, f"{HOLD_TIMER} ({n})")
+    assert client.get("/metrics").content.decode().count(f'"passages"}} {sizes["passages"]}') == 1
+    assert told()["passages"] == held("passages") > sizes["passages"]
+    # Of many entries some are measured.
+    monkeypatch.setattr("knowledge.answering.layers.MOST_MEASURED", 3)
+    assert 0.5 * held("passages") < told()["passages"] < 2 * held("passages")
+    # Without Redis the other figures are told all the same.
+    monkeypatch.setattr("ragsite.health.read_bytes_of_all", gone)
+    assert client.get("/metrics").status_code == 200
+
+
+def gone() -> None:
+    raise RedisConnectionError
