@@ -186,20 +186,29 @@ def _has_header(table: Any) -> bool | None:
 
 
 def _list_rows(table: Any) -> Iterator[list[str]]:
-    """The cells of each row. Cells merged over rows say their text once, where they begin; one that spans
-    columns leaves the others empty, so that those to its right stay below their headers.
+    """The cells of each row. A cell merged over rows says its text in each; one that spans columns leaves the others
+    empty, so that those to its right stay below their headers.
     """
+    above: dict[int, str] = {}  # column → the text of the cell that goes on below it
     for row in table.iter(_W + "tr"):
         if next(row.iterancestors(_W + "tbl")) is not table:
             continue  # a row of a table inside a cell: read with that cell
-        cells = []
+        cells: list[str] = []
+        has_own = False
         for cell in row.iterchildren(_W + "tc", _W + "sdt"):
             paragraphs = (clean_cell(_read_text(paragraph)) for paragraph in cell.iter(_W + "p"))
-            cells.append(" ".join(text for text in paragraphs if text))
+            own, column = " ".join(text for text in paragraphs if text), len(cells)
+            has_own = has_own or bool(own)
+            merged = cell.find(f"{_W}tcPr/{_W}vMerge")
+            if merged is None:
+                above.pop(column, None)
+            elif merged.get(_W + "val") == "restart":
+                above[column] = own
+            cells.append(own or above.get(column, ""))
             span = cell.find(f"{_W}tcPr/{_W}gridSpan")
             wide = span.get(_W + "val", "1") if span is not None else "1"
             cells += [""] * (min(int(wide), 64) - 1 if wide.isdigit() else 0)
         while cells and not cells[-1]:
             cells.pop()
-        if cells:
+        if cells and has_own:
             yield cells

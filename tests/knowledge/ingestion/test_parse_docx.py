@@ -173,3 +173,22 @@ def test_a_merged_cell_and_a_table_in_a_cell():
     inner.cell(0, 0).text = "nested"
     assert qn("w:tbl") == inner._tbl.tag
     assert parse_document(data=save(document), filename="a.docx").text == "| wide |\n| left | nested |"
+
+
+def test_a_cell_merged_over_rows_says_its_text_in_each():
+    document = docx.Document()
+    table = document.add_table(rows=5, cols=3)
+    rows = [
+        ["Site", "Port", "Peer"],
+        ["HAM", "xe-0", "FRA"],
+        ["", "xe-1", "MUC"],
+        ["", "xe-2", "BER"],
+        ["", "xe-3", ""],
+    ]
+    for row, texts in enumerate(rows):
+        for column, text in enumerate(texts):
+            table.cell(row, column).text = text
+    table.cell(1, 0).merge(table.cell(3, 0))
+    assert parse_document(data=save(document), filename="a.docx").text == (
+        "| Site | Port | Peer |\n| HAM | xe-0 | FRA |\n| HAM | xe-1 | MUC |\n| HAM | xe-2 | BER |\n|  | xe-3 |"
+    )
