@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
+import httpx
 import pytest
 from asgiref.sync import async_to_sync
 from django.db import connections
@@ -24,7 +25,8 @@ from tenants.models import Tenant
 from tenants.rates import Grant, settle_request, take_request
 from tenants.scope import scope
 from tests.cast import Member, member_of
-from tests.knowledge.helpers import check_problem, read_stream, send
+from tests.knowledge.answering.test_model_live import BODY, LONG, bearer, ledger_of, stored
+from tests.knowledge.helpers import check_problem, eventually, read_stream, send
 from tests.knowledge.shared import _django_db_helper, on_shared_cast  # noqa: F401
 from tests.stub_provider import Block, Reply, StubProvider
 
@@ -197,6 +199,64 @@ def test_a_question_settles_what_its_model_used(shared: Any, model: StubProvider
     used = usage["input_tokens"] + usage["output_tokens"]
     assert told == 50_000 - 2500 and 0 < used < 2000
     assert abs(50_000 - used - left(nina)["user-tokens"]) < 2500 / 2
+
+
+@pytest.fixture
+def settled(monkeypatch: Any) -> list[int]:
+    """What questions have settled, one after another."""
+    from knowledge.answering import answer
+
+    settle, told = answer.settle_request, []
+
+    async def note(grant: Grant, *, used: int) -> None:
+        await settle(grant, used=used)
+        if grant.buckets:
+            told.append(used)
+
+    monkeypatch.setattr("knowledge.answering.answer.settle_request", note)
+    return told
+
+
+def tokens_of(member: Member, request_id: str) -> int:
+    (row,) = ledger_of(member, request_id)
+    return int(row.input_tokens + row.cache_read_tokens + row.cache_write_tokens + row.output_tokens)
+
+
+def test_a_stream_that_is_left_settles_what_it_used(
+    shared: Any, shared_site: str, model: StubProvider, limit: Any, settled: list[int]
+) -> None:
+    nina = limit(user_tokens=3000)
+    model.script(Reply(blocks=LONG, after_deltas=6))
+    with (
+        httpx.Client(base_url=shared_site, headers=bearer(nina), timeout=20) as client,
+        client.stream("POST", "/api/v1/query/stream", json=BODY) as response,
+    ):
+        request_id = response.headers["x-request-id"]
+        assert items(response.headers["RateLimit"])["user-tokens"]["r"] <= 600
+        lines = response.iter_lines()
+        for line in lines:
+            if "Sentence 0" in line:
+                break
+    eventually(lambda: settled and stored(nina, request_id), 10, "it was not settled")
+    assert settled == [tokens_of(nina, request_id)] and 0 < settled[0] < 1500
+    assert left(nina)["user-tokens"] >= 3000 - settled[0]
+
+
+def test_a_stream_that_fails_settles_what_it_used(
+    shared: Any, shared_site: str, model: StubProvider, limit: Any, settled: list[int], monkeypatch: Any
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("out of order")
+
+    nina = limit(user_tokens=3000)
+    model.script(Reply(blocks=LONG[:2]))
+    monkeypatch.setattr("knowledge.answering.citations.AnswerAssembler.finish", fail)
+    response = httpx.post(f"{shared_site}/api/v1/query/stream", json=BODY, headers=bearer(nina), timeout=20)
+    request_id = response.headers["x-request-id"]
+    assert '"type":"error"' in response.text
+    eventually(lambda: settled and stored(nina, request_id), 10, "it was not settled")
+    assert settled == [tokens_of(nina, request_id)] and 0 < settled[0] < 1500
+    assert left(nina)["user-tokens"] >= 3000 - settled[0]
 
 
 def test_without_redis_requests_pass_are_counted_and_do_not_wait(

@@ -15,7 +15,7 @@ from mcp import Client as McpClient
 from mcp.client.streamable_http import streamable_http_client
 
 from knowledge.models import Answer
-from tenants.models import AuditEvent, Tenant, UsageRecord
+from tenants.models import AuditEvent, Budget, Tenant, UsageRecord
 from tenants.scope import scope
 from tests.cast import Member, member_of
 from tests.knowledge.helpers import ANSWER_KEYS, HOLD_TIMER, SOURCE_KEYS, check_problem
@@ -133,6 +133,22 @@ def test_problems_are_told_where_the_calling_model_reads_them(shared: Any) -> No
             assert int(limited["structuredContent"]["retry_after"]) > 0
     finally:
         rows.update(user_requests=None)
+
+
+def test_a_budget_that_is_spent_is_told_there_too(shared: Any, model: StubProvider) -> None:
+    with scope(tenant_id=shared.acme.pk, tags=None):
+        Budget.objects.create(subject="tenant", period="month", hard_usd="0.0000001")
+    try:
+        refused = use(shared.nina, "ask", question=HOLD_TIMER, cache=False)
+    finally:
+        with scope(tenant_id=shared.acme.pk, tags=None):
+            Budget.objects.all().delete()
+    told = refused["structuredContent"]
+    assert refused["isError"] and (told["status"], told["type"]) == (402, "/problems/budget-exhausted")
+    assert told["detail"] in refused["content"][0]["text"] and int(told["retry_after"]) > 0
+    assert model.requests == []
+    # What costs nothing goes on.
+    assert not use(shared.nina, "search", question=HOLD_TIMER)["isError"]
 
 
 def test_who_may_not_ask_is_stopped_at_the_door(shared: Any) -> None:
