@@ -67,7 +67,7 @@ async def generate_answer(
         return events
 
     begun = time.perf_counter()
-    first_byte = True
+    first_byte = can_pay = True
     stream: AsyncGenerator[GatewayEvent, None]
     if response is not None:
         stream = response.stream()
@@ -76,6 +76,7 @@ async def generate_answer(
             prompt,
             config.models,
             deadline=journey.deadline,
+            can_pay=lambda: can_pay,
             on_cancelled=lambda attempt: journey.attempts.append((attempt, "answer")),
         )
     try:
@@ -86,8 +87,8 @@ async def generate_answer(
                     first_byte = False
                 if isinstance(event, Attempt):
                     journey.attempts.append((event, "answer"))
-                    if event.status != "success" and journey.reserved:
-                        await run_db(
+                    if event.status != "success" and journey.reserved and can_pay:
+                        can_pay = await run_db(
                             reserve_again,
                             membership=journey.principal.membership,
                             request_id=journey.question.request_id,

@@ -9,6 +9,7 @@ from knowledge.answering.record import price_call
 from knowledge.config import AnswerConfig
 from knowledge.llm.base import ModelConfig, Usage
 from knowledge.llm.calls import Attempt
+from ragsite.core.problems import Problem
 from tenants.budgets import Standing, reserve_cost, warnings_of
 from tenants.models import Membership
 
@@ -76,8 +77,15 @@ def reserve_call(
 def reserve_again(*, membership: Membership, request_id: UUID, failed: Attempt) -> bool:
     """A call has failed and another is to follow: what the first has cost comes on top of what is set aside.
 
-    Raises:
-        Problem: 402 where a budget does not allow it.
+    Returns:
+        Whether the budgets allow that; if not, what is free may still answer.
     """
     cost = price_call(provider=failed.provider, model=failed.model, usage=failed.usage)
-    return bool(cost) and reserve_cost(membership=membership, request_id=request_id, amount=cost)
+    try:
+        if cost:
+            reserve_cost(membership=membership, request_id=request_id, amount=cost)
+    except Problem as problem:
+        if problem.status != 402:
+            raise
+        return False
+    return True

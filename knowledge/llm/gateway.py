@@ -107,6 +107,7 @@ class Gateway:
         models: Sequence[ModelConfig],
         *,
         deadline: float = math.inf,
+        can_pay: Callable[[], bool] = lambda: True,
         on_cancelled: Callable[[Attempt], None] | None = None,
     ) -> AsyncGenerator[GatewayEvent, None]:
         """Answers `prompt`, with an `Attempt` for every call made and `Finished` last.
@@ -115,6 +116,7 @@ class Gateway:
             models: in the order in which they are tried; those of providers that are not configured are passed over.
             deadline: by the monotonic clock; no call begins after it, nor outlives it. The last provider is exempt, as
                 somebody has to answer.
+            can_pay: asked before every call that costs; where it says no, what is free answers.
             on_cancelled: called with the attempt that was under way when the reader went away, as a closed
                 generator has no event left to tell what was spent. Must not block.
 
@@ -130,7 +132,7 @@ class Gateway:
         for index, model in enumerate(plan):
             last = index == len(plan) - 1
             tried = 0
-            while last or time.monotonic() < deadline:
+            while (last or time.monotonic() < deadline) and (model is EXTRACTIVE or can_pay()):
                 tried += 1
                 config = fit_config(model, deadline=deadline, last=last)
                 call = Call(provider=self._providers[model.provider], config=config, wanted=model, sent=sent)
@@ -162,6 +164,7 @@ class Gateway:
                         or call.has_text
                         or tried >= self._policy.tries
                         or time.monotonic() + wait >= deadline
+                        or not can_pay()
                     )
                     if give_up and last:
                         raise failure from raised.__cause__
@@ -184,6 +187,7 @@ class Gateway:
                 if call.has_text:
                     yield Restarted("The language model declined to go on; the answer starts again.")
                 break
+        raise ProviderError("There is no money left to ask another language model.", permanent=True)
 
     async def complete(
         self,

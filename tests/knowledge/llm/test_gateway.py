@@ -266,6 +266,25 @@ async def test_the_last_providers_failure_is_the_answer(stub: StubProvider) -> N
     await gateway.close()
 
 
+async def test_without_money_for_another_call_what_is_free_answers(
+    stub: StubProvider, gateway: Gateway
+) -> None:
+    stub.script(Reply(status=529))
+    seen: list[GatewayEvent] = []
+    async for event in gateway.stream(PROMPT, [CONFIG, CONFIG], can_pay=lambda: not seen):
+        seen.append(event)
+    assert attempts(seen) == [("anthropic", "transient"), ("extractive", "success")]
+
+
+async def test_without_money_and_nothing_that_is_free_there_is_no_answer(stub: StubProvider) -> None:
+    gateway = Gateway([AnthropicProvider(api_key="k", base_url=stub.url)], policy=QUICK)
+    with pytest.raises(ProviderError, match="no money"):
+        async for _ in gateway.stream(PROMPT, [CONFIG], can_pay=lambda: False):
+            pass
+    assert stub.requests == []
+    await gateway.close()
+
+
 async def test_complete_is_one_call(stub: StubProvider, gateway: Gateway) -> None:
     stub.script(Reply(status=529))
     with pytest.raises(ProviderError):
