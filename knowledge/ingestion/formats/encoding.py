@@ -7,6 +7,7 @@ and half English, as those of engineers are.
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -70,6 +71,10 @@ _HIGH = bytes(range(128, 256))
 _HIGH_BYTE = re.compile(rb"[\x80-\xff]")
 _LOOKED_AT, _SAMPLE = 1 << 20, 1 << 14
 _ENOUGH, _HARDLY_ANY, _SELDOM = 0.45, 0.003, 0.95
+
+# Now, because the process that parses may read no files later.
+for _name in (*(name for _, name in _ESCAPES), *(name for name, _ in _ALPHABETS)):
+    codecs.lookup(_name)
 
 
 def read_escapes(data: bytes) -> str | None:

@@ -5,7 +5,8 @@ import unicodedata
 
 import pytest
 
-from knowledge.ingestion.parse import ParseError, parse_document
+from knowledge.ingestion.parse import ParseError, ParseLimits, parse_document
+from knowledge.ingestion.sandbox import parse_in_sandbox
 
 # fmt: off
 TEXTS = {
@@ -123,6 +124,13 @@ def test_a_legacy_encoding_is_told(language: str, encoding: str) -> None:
     text = TEXTS[language]
     for words in (text, f"{ENGLISH}{text}\n{ENGLISH}", text.partition("\n")[0]):
         assert read(words.encode(encoding)).strip() == unicodedata.normalize("NFC", words).strip()
+
+
+def test_the_process_that_parses_knows_them_all() -> None:
+    for language, encoding in ENCODINGS:
+        text = TEXTS[language]
+        parsed = parse_in_sandbox(data=text.encode(encoding), filename="a.txt", limits=ParseLimits())
+        assert parsed.text.strip() == unicodedata.normalize("NFC", text), encoding
 
 
 def test_typographic_signs_alone_are_those_of_windows() -> None:
