@@ -1,10 +1,18 @@
 """The protocol between processes: one leads, the others hear what it says, and are told of its end."""
 
 import asyncio
+import uuid
+from collections.abc import AsyncGenerator
 from typing import Any
 
+import pytest
+
 from knowledge.answering import flights
+from knowledge.answering.coalesce import share_answer
+from knowledge.answering.events import Event
 from knowledge.answering.flights import GONE, End, Lead, Term, board
+from knowledge.answering.journey import Journey, Question
+from ragsite.core.problems import Problem
 from ragsite.core.redis import redis_client
 from tests.knowledge.shared import _django_db_helper, on_shared_cast  # noqa: F401
 
@@ -95,3 +103,72 @@ async def test_a_leader_that_was_replaced_does_not_speak_for_the_other(monkeypat
     heard = asyncio.create_task(hear(follower))
     await second.close(End("done"))
     assert await heard == ["new"]
+
+
+def sources(*chunks: str) -> Event:
+    return {"type": "sources", "data": [{"chunk_id": each, "start": 0, "end": 9} for each in chunks]}
+
+
+class Shared:
+    """One question of two who may read the same: the first one's process fails when it is told to."""
+
+    def __init__(self, member: Any, *, then: Event) -> None:
+        self._member, self._then = member, then
+        self.heard: list[Event] = []
+        self._is_heard, self._fails = asyncio.Event(), asyncio.Event()
+
+    def _share(self, make: Any) -> AsyncGenerator[Event, None]:
+        question = Question(request_id=uuid.uuid4(), text="What?", endpoint="query")
+        journey = Journey(question=question, principal=self._member.principal)
+        return share_answer(journey, flight="f:shared", make=make)
+
+    async def _first(self) -> AsyncGenerator[Event, None]:
+        yield sources("a", "b")
+        yield chunk("The hold")
+        await self._fails.wait()
+        raise RuntimeError("a fault of ours")
+
+    async def _second(self) -> AsyncGenerator[Event, None]:
+        yield self._then
+        yield chunk("30 seconds.")
+
+    async def _read_first(self) -> None:
+        async for _ in self._share(self._first):
+            pass
+
+    async def _read_second(self) -> None:
+        async for event in self._share(self._second):
+            self.heard.append(event)
+            if event["type"] == "answer_chunk":
+                self._is_heard.set()
+
+    async def run(self) -> None:
+        """Raises what the second one is told."""
+        first = asyncio.create_task(self._read_first())
+        second = asyncio.create_task(self._read_second())
+        await asyncio.wait_for(self._is_heard.wait(), 10)
+        self._fails.set()
+        with pytest.raises(RuntimeError):
+            await first
+        await asyncio.wait_for(second, 10)
+
+
+async def test_another_leader_goes_on_from_the_same_sources(shared: Any) -> None:
+    both = Shared(shared.nina, then=sources("a", "b"))
+    await both.run()
+    kinds = [event["type"] for event in both.heard]
+    assert kinds == ["sources", "answer_chunk", "restart", "answer_chunk"]
+    assert both.heard[-1] == chunk("30 seconds.")
+
+
+async def test_another_leader_with_other_sources_interrupts_the_answer(shared: Any) -> None:
+    both = Shared(shared.nina, then=sources("a", "c"))
+    with pytest.raises(Problem) as told:
+        await both.run()
+    assert (told.value.status, told.value.code) == (503, "answer-interrupted")
+    assert told.value.headers["Retry-After"] == "30" and "Ask again" in told.value.detail
+    assert [event["type"] for event in both.heard] == ["sources", "answer_chunk"]
+    # It led by then, and is gone: whoever asks next leads, and is shown what there is.
+    next_one = await elsewhere("f:shared")
+    assert isinstance(next_one, Lead)
+    next_one.term.close(GONE)
