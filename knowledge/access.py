@@ -25,19 +25,19 @@ def access_document(membership: Membership, pk: UUID | str, *, deleted: bool = F
     return document
 
 
-def access_collection(membership: Membership, pk: UUID | str) -> Collection:
-    collection: Collection = access_one(Collection.objects.filter(tenant_id=membership.tenant_id), pk)
+def access_collection(principal: Principal, pk: UUID | str) -> Collection:
+    collection: Collection = access_one(Collection.objects.visible_to(principal), pk)
     return collection
 
 
-def access_collections(membership: Membership, names: Sequence[str]) -> list[Collection]:
+def access_collections(principal: Principal, names: Sequence[str]) -> list[Collection]:
     """Collections by slug or id, all of them or none.
 
     Raises:
         Problem: 404 as soon as one is not there.
     """
     found = []
-    collections = list(Collection.objects.filter(tenant_id=membership.tenant_id)) if names else []
+    collections = list(Collection.objects.visible_to(principal)) if names else []
     by_name = {c.slug: c for c in collections} | {str(c.pk): c for c in collections}
     for name in names:
         if name not in by_name:

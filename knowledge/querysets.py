@@ -3,7 +3,7 @@
 from typing import Any, Self, TypeVar
 
 from django.db import models
-from django.db.models import Q
+from django.db.models import Exists, OuterRef, Q
 
 from tenants.access import Principal
 from tenants.models import Ability, Membership
@@ -36,6 +36,20 @@ class DocumentQuerySet(TaggedQuerySet[Row]):
     def without_text(self) -> Self:
         """Leaves the extracted text, which may be megabytes, in the database."""
         return self.defer("text")
+
+
+class CollectionQuerySet(TenantQuerySet[Row]):
+    """Collections."""
+
+    def visible_to(self, principal: Principal) -> Self:
+        """All of them for those who fill them, a new one too; for everybody else those in which they read something."""
+        from knowledge.models import Document  # which is made of these querysets
+
+        collections = self.filter(tenant_id=principal.membership.tenant_id)
+        if principal.may(Ability.UPLOAD) or principal.may(Ability.MANAGE):
+            return collections
+        read = Document.objects.visible_to(principal.membership).filter(collection_id=OuterRef("pk"))
+        return collections.filter(Exists(read))
 
 
 class ChunkQuerySet(TaggedQuerySet[Row]):

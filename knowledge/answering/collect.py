@@ -73,7 +73,7 @@ async def collect_sources(
     watch = Stopwatch()
 
     def prepare() -> tuple[tuple[UUID, ...], int, str]:
-        rows = access_collections(principal.membership, collections)
+        rows = access_collections(principal, collections)
         return tuple(row.pk for row in rows), *corpus_state()
 
     collection_ids, version, model = await run_db(prepare)

@@ -202,7 +202,7 @@ def _prepare(*, question: Question, principal: Principal, config: AnswerConfig) 
             membership=membership, conversation_id=question.conversation, limit=config.history_turns
         )
         turns = tuple(Turn(row.standalone_question or row.question, row.text) for row in answers)
-    collections = access_collections(membership, question.collections)
+    collections = access_collections(principal, question.collections)
     version, model = corpus_state()
     return Prepared(
         filters=Filters(collection_ids=tuple(c.pk for c in collections), tags=question.tags),

@@ -52,7 +52,7 @@ def pick_collection(view: TenantView, name: str | None) -> Collection:
     """The collection of a body, by slug or id; the default one when none is named."""
     if not name:
         return default_collection()
-    return access_collections(view.principal.membership, [name])[0]
+    return access_collections(view.principal, [name])[0]
 
 
 class CollectionsView(TenantView):
@@ -60,8 +60,8 @@ class CollectionsView(TenantView):
 
     @list_schema(CollectionShape, operation_id="collections_list", tags=["documents"])
     def get(self, request: Request) -> Response:
-        """The tenant's collections."""
-        return self.page(Collection.objects.all(), CollectionShape)
+        """The tenant's collections: all of them for those who upload or manage, else those in which I read something."""
+        return self.page(Collection.objects.visible_to(self.principal), CollectionShape)
 
     @extend_schema(
         request=CollectionForm,
@@ -83,7 +83,7 @@ class CollectionView(TenantView):
     @extend_schema(responses=CollectionShape, operation_id="collections_read", tags=["documents"])
     def get(self, request: Request, id: UUID) -> Response:
         """One collection."""
-        return Response(CollectionShape(access_collection(self.principal.membership, id)).data)
+        return Response(CollectionShape(access_collection(self.principal, id)).data)
 
     @extend_schema(
         request=CollectionForm,
@@ -93,7 +93,7 @@ class CollectionView(TenantView):
     )
     def patch(self, request: Request, id: UUID) -> Response:
         """Change a collection; its default tags hold for documents that come later, and for sources without tags."""
-        collection = access_collection(self.principal.membership, id)
+        collection = access_collection(self.principal, id)
         changes = self.parse(CollectionForm, partial=True)
         save_collection(collection=collection, changes=changes, principal=self.principal)
         return Response(CollectionShape(collection).data)
@@ -101,7 +101,7 @@ class CollectionView(TenantView):
     @extend_schema(responses={204: None}, operation_id="collections_delete", tags=["documents"])
     def delete(self, request: Request, id: UUID) -> Response:
         """Remove an empty collection."""
-        collection = access_collection(self.principal.membership, id)
+        collection = access_collection(self.principal, id)
         delete_collection(collection=collection, principal=self.principal)
         return Response(status=204)
 
@@ -214,7 +214,7 @@ class ReindexView(TenantView):
         membership = self.principal.membership
         about: dict[str, Any] = {}
         if name := form.get("collection"):
-            about["collection"] = access_collections(membership, [name])[0]
+            about["collection"] = access_collections(self.principal, [name])[0]
         if pk := form.get("source"):
             about["source"] = access_source(membership, pk)
         if pk := form.get("document"):

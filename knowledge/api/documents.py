@@ -101,7 +101,7 @@ class DocumentsView(TenantView):
         else:
             documents = Document.objects.visible_to(membership)
         if name := asked.get("collection"):
-            documents = documents.filter(collection=access_collections(membership, [name])[0])
+            documents = documents.filter(collection=access_collections(self.principal, [name])[0])
         if tag := asked.get("tag"):
             documents = documents.filter(tags__contains=[tag])
         if status := asked.get("status"):
@@ -134,7 +134,7 @@ class DocumentsView(TenantView):
 
 def _collection(view: TenantView, form: dict[str, Any]) -> Collection | None:
     name = form.get("collection")
-    return access_collections(view.principal.membership, [name])[0] if name else None
+    return access_collections(view.principal, [name])[0] if name else None
 
 
 class DocumentView(TenantView):

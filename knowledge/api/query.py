@@ -114,7 +114,7 @@ class QueryBatchView(AsyncTenantView):
         await self.limited("batch")
         principal = self.principal
         names = form.get("collections", ())
-        await run_db(access_collections, principal.membership, names)
+        await run_db(access_collections, principal, names)
         questions = form.pop("questions")
         job = await run_db(start_batch, principal=principal, questions=questions, options=form)
         return started(job)

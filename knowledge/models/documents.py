@@ -6,7 +6,7 @@ from django.db.models import Value
 from django.db.models.fields.json import KT
 from django.db.models.functions import Coalesce
 
-from knowledge.querysets import ChunkQuerySet, DocumentQuerySet, manager_of
+from knowledge.querysets import ChunkQuerySet, CollectionQuerySet, DocumentQuerySet, manager_of
 from tenants.models import TenantModel, User, validate_tag
 from tenants.scope import alias, require_tenant_id
 
@@ -94,6 +94,8 @@ class Collection(TenantModel):
     )
     retention_days = models.PositiveIntegerField(null=True, blank=True, help_text="Empty: kept for good.")
     created_at = models.DateTimeField(auto_now_add=True)
+
+    objects: ClassVar[Any] = manager_of(CollectionQuerySet)
 
     class Meta(TenantModel.Meta):
         ordering = ["name", "id"]

@@ -116,7 +116,7 @@ def _work_of(request: HttpRequest, principal: Principal, action: str) -> Work:
             name = request.POST.get("collection", "")
             if not name:
                 raise Problem(400, "invalid", _("Choose the collection to move to."))
-            collection = access_collections(principal.membership, [name])[0]
+            collection = access_collections(principal, [name])[0]
 
             def moved(n: int) -> str:
                 words = ngettext("%(n)d document moved to %(name)s.", "%(n)d documents moved to %(name)s.", n)

@@ -112,7 +112,7 @@ def collection_new(request: HttpRequest, principal: Principal) -> HttpResponse:
 def collection_page(request: HttpRequest, principal: Principal, id: UUID) -> HttpResponse:
     """One collection's settings."""
     principal.require(MANAGE)
-    collection = access_collection(principal.membership, id)
+    collection = access_collection(principal, id)
     if request.method == "GET":
         return _render(request, principal, collection, _stored(collection))
     return _save(request, principal, collection)
@@ -174,7 +174,7 @@ def _render(
 def collection_delete(request: HttpRequest, principal: Principal, id: UUID) -> HttpResponse:
     """Removes an empty collection; refused, and said so, while anything is in it."""
     principal.require(MANAGE)
-    collection = access_collection(principal.membership, id)
+    collection = access_collection(principal, id)
     name = collection.name
     try:
         delete_collection(collection=collection, principal=principal)
@@ -190,7 +190,7 @@ def collection_delete(request: HttpRequest, principal: Principal, id: UUID) -> H
 def collection_reindex(request: HttpRequest, principal: Principal, id: UUID) -> HttpResponse:
     """Indexes all of its documents again."""
     principal.require(MANAGE)
-    collection = access_collection(principal.membership, id)
+    collection = access_collection(principal, id)
     job = start_reindex(collection=collection, principal=principal)
     messages.success(request, _("The documents of %(name)s are indexed again.") % {"name": collection.name})
     return redirect("job-page", job.pk)

@@ -73,7 +73,7 @@ def document_manage(request: HttpRequest, principal: Principal, id: UUID) -> Htt
 
 def _change(principal: Principal, document: Document, typed: dict[str, Any]) -> None:
     values = check_form(DocumentChangeForm, typed)
-    collection = access_collections(principal.membership, [values["collection"]])[0]
+    collection = access_collections(principal, [values["collection"]])[0]
     changes: dict[str, Any] = {}
     # A title that a person gives goes before the file's own from then on: only one that is new is given.
     if values["title"] != document.title:

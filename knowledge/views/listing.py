@@ -114,7 +114,7 @@ class DocumentFilter:
         else:
             found = Document.objects.visible_to(membership)
         if self.collection:
-            found = found.filter(collection=access_collections(membership, [self.collection])[0])
+            found = found.filter(collection=access_collections(principal, [self.collection])[0])
         if self.tag:
             found = found.filter(tags=[]) if self.tag == UNTAGGED else found.filter(tags__contains=[self.tag])
         if self.source == UPLOADED:
@@ -144,7 +144,7 @@ def filter_choices(principal: Principal) -> dict[str, Any]:
     manages = principal.may(MANAGE)
     states = [*STATES, *([("deleted", _("Deleted"))] if principal.may(UPLOAD) else [])]
     return {
-        "collections": list(Collection.objects.all()),
+        "collections": list(Collection.objects.visible_to(principal)),
         "tags": offered_tags(principal.membership),
         "untagged": UNTAGGED if principal.membership.role.reads_everything else "",
         "sources": list(Source.objects.only("name", "tenant_id")) if manages else [],

@@ -88,7 +88,7 @@ def _changes(
     preset = read_preset(request.POST, weekdays=request.POST.getlist("weekly_on"))
     given = {name: value for name, value in typed.items() if name != "name" or value}
     changes = check_form(SourceForm, given | {"schedule": preset.crontab()})
-    changes["collection"] = access_collections(principal.membership, [changes["collection"]])[0]
+    changes["collection"] = access_collections(principal, [changes["collection"]])[0]
     changes["tags"] = check_tags(tags=changes["tags"], principal=None)
     credentials = typed_fields(kind.credentials, "credentials", request.POST)
     if credentials or request.POST.get("remove_credentials"):

@@ -90,7 +90,7 @@ def _take_all(request: HttpRequest, principal: Principal) -> HttpResponse:
 
 def _take(request: HttpRequest, principal: Principal, file: "UploadedFile[Any]") -> Job:
     names = [name for name in request.POST.getlist("collection") if name]
-    collections = access_collections(principal.membership, names[:1])
+    collections = access_collections(principal, names[:1])
     collection = collections[0] if collections else default_collection()
     path, upload = request.POST.get("path", ""), read_upload(file)
     if request.POST.get("replace"):

@@ -69,7 +69,7 @@ def _explain(principal: Principal, role: Role, typed: dict[str, Any], document: 
     form = SearchForm(data=typed)
     form.is_valid(raise_exception=True)
     membership, config, asked = principal.membership, answer_config(), form.validated_data
-    collections = access_collections(membership, asked.get("collections", ()))
+    collections = access_collections(principal, asked.get("collections", ()))
     filters = Filters(collection_ids=tuple(c.pk for c in collections), tags=tuple(asked.get("tags", ())))
     row = find_document(membership, document) if document else None
     if document and row is None:

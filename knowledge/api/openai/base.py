@@ -32,8 +32,8 @@ def _handle_exception(error: Exception, context: dict[str, Any]) -> Response | N
 
 
 def list_models(principal: Principal) -> list[dict[str, Any]]:
-    """Everything that the caller may read, then each collection; within each, what their role reads."""
-    rows = Collection.objects.filter(tenant_id=principal.membership.tenant_id).order_by("slug")
+    """Everything that the caller may read, then each collection that they may see; within each, what their role reads."""
+    rows = Collection.objects.visible_to(principal).order_by("slug")
     return [_everything(principal), *(_model_of(row) for row in rows)]
 
 
@@ -41,12 +41,12 @@ def find_model(principal: Principal, name: str) -> tuple[dict[str, Any], tuple[s
     """A model by its name, and the ids of the collections to search; none for all of them.
 
     Raises:
-        Problem: 404, in the same words for what is absent and what is another tenant's.
+        Problem: 404, in the same words for what is absent and what the caller may not see.
     """
     if name == EVERYTHING:
         return _everything(principal), ()
     try:
-        (collection,) = access_collections(principal.membership, (name,))
+        (collection,) = access_collections(principal, (name,))
     except Problem:
         detail = f"The model `{name}` does not exist, or you may not use it: GET /v1/models lists yours."
         raise Problem(404, "model-not-found", detail, errors=[FieldProblem("model", detail)]) from None

@@ -14,6 +14,7 @@ from tests.knowledge.helpers import (
     upload,
     upload_indexed,
 )
+from tests.knowledge.rows import signed_in
 from tests.knowledge.shared import _django_db_helper, on_shared_cast  # noqa: F401
 
 pytestmark = on_shared_cast
@@ -215,3 +216,42 @@ def test_a_task_is_its_makers_and_the_managers(shared: Any) -> None:
     assert cancelled["state"] == "CANCELLED"
     check_problem(send(shared.nina, "delete", f"tasks/{task}"), 409)
     assert run_job(shared.nina, task)["state"] == "CANCELLED"
+
+
+def test_a_collection_is_seen_by_those_who_fill_it_and_those_who_read_something_in_it(shared: Any) -> None:
+    plans = send(shared.ada, "post", "collections", {"name": "Secret plans", "slug": "plans"}).json()["id"]
+    absent = uuid4()
+
+    def sees(member: Any) -> bool:
+        """The same by every way to it: what one does not see is told as what is absent."""
+        listed = send(member, "get", "collections").content.decode()
+        is_seen = plans in listed
+        assert ("Secret plans" in listed) is is_seen
+        assert ("plans" in member.client.get("/v1/models").content.decode()) is is_seen
+        one = send(member, "get", f"collections/{plans}")
+        page = signed_in(member.username).get("/documents/").content.decode()
+        assert ("Secret plans" in page) is is_seen
+        asked = [
+            send(member, "post", path, {"question": "What is planned?", "collections": [name]})
+            for path in ("search", "query")
+            for name in (plans, "plans")
+        ]
+        chats = [
+            member.client.get(f"/v1/models/{name}").content.decode().replace(str(name), "…")
+            for name in (plans, absent)
+        ]
+        assert (chats[0] != chats[1]) is is_seen
+        if is_seen:
+            assert {each.status_code for each in (one, *asked)} == {200}
+        else:
+            check_problem(one, 404)
+            for each in asked:
+                check_problem(each, 404)
+        return is_seen
+
+    assert [sees(m) for m in (shared.ada, shared.nina, shared.hal, shared.mona)] == [True, True, False, False]
+    own = {"collection": "plans", "tags": ["standards"]}
+    document = upload_indexed(shared.ada, "plan.md", "# Plan\n\nThe plan is to move the racks.\n", **own)
+    assert not sees(shared.hal) and sees(shared.mona)
+    assert send(shared.ada, "delete", f"documents/{document}").status_code == 204
+    assert not sees(shared.mona)
