@@ -22,6 +22,8 @@ from django.utils.translation import gettext as _
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
+from knowledge.windows import ONE_BLOCK, WHOLE_LINES, Extent, Window
+
 # These stand around a citation until the HTML is clean, with a word that no document can know. They are punctuation
 # for Markdown: emphasis that ends right before them still ends there.
 OPEN, CLOSE = "\u2045", "\u2046"
@@ -218,27 +220,6 @@ def _insert_markers(text: str, places: Mapping[int, Sequence[int]], word: str) -
 # Documents
 
 _MONOSPACED = re.compile(r"text/x-(?:config|source|python|log)|application/(?!pdf|vnd)|text/javascript")
-# More than this at once makes a browser slow; around the passage it is enough to read on.
-WINDOW_CHARACTERS = 200_000
-
-
-@dataclass(frozen=True)
-class Window:
-    """The part of a long text that a page shows: ``text[start:end]``, whole lines."""
-
-    start: int
-    end: int
-
-    @classmethod
-    def around(cls, text: str, position: int, *, characters: int = WINDOW_CHARACTERS) -> "Window":
-        """The whole text where it is short, else lines that begin a quarter of ``characters`` before."""
-        if len(text) <= characters:
-            return cls(0, len(text))
-        first = max(0, min(position - characters // 4, len(text) - characters))
-        last = first + characters
-        start = text.rfind("\n", 0, first) + 1
-        cut = text.rfind("\n", position, last) + 1
-        return cls(start, cut if cut and last < len(text) else last)
 
 
 @dataclass(frozen=True)
@@ -248,6 +229,11 @@ class _Part:
     start: int
     end: int
     kind: str  # a key of _SHOWN
+
+
+def extent_of(media_type: str) -> Extent:
+    """How much of such a document is shown at once."""
+    return ONE_BLOCK if _MONOSPACED.match(media_type) else WHOLE_LINES
 
 
 def render_document(

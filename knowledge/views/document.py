@@ -10,8 +10,9 @@ from django.views.decorators.http import require_GET
 
 from knowledge.access import access_answer, access_document
 from knowledge.models import Answer, Chunk, Document
-from knowledge.rendering import WINDOW_CHARACTERS, Window, heading_levels, render_document
+from knowledge.rendering import extent_of, heading_levels, render_document
 from knowledge.views.shown import describe_age, place_of, source_href, uuid_in
+from knowledge.windows import Window
 from ragsite.core.problems import Problem
 from tenants.access import Principal
 from tenants.audit import record_by
@@ -39,7 +40,8 @@ def document_page(request: HttpRequest, principal: Principal, id: UUID) -> HttpR
         passage = (found, found + len(cited)) if found >= 0 else None
         moved = passage is None
     at = _number(request, "at")
-    window = Window.around(text, at if at is not None else passage[0] if passage else 0)
+    extent = extent_of(document.media_type)
+    window = Window.around(text, at if at is not None else passage[0] if passage else 0, extent=extent)
     paths = Chunk.objects.visible_to(membership).filter(document=document)
     headings = (
         {}
@@ -67,8 +69,8 @@ def document_page(request: HttpRequest, principal: Principal, id: UUID) -> HttpR
         "back": place_of(answer.conversation_id, answer.pk, earlier=True)
         if answer and answer.conversation_id
         else "",
-        "before": max(0, window.start - WINDOW_CHARACTERS * 3 // 4) if window.start else None,
-        "after": window.end + WINDOW_CHARACTERS // 4 if window.end < len(text) else None,
+        "before": window.before(text, extent=extent),
+        "after": window.after(text, extent=extent),
     }
     return render(request, "knowledge/document.html", shell_context(principal) | context)
 

@@ -9,13 +9,14 @@ from hypothesis import strategies as st
 
 from knowledge.rendering import (
     CitationLink,
-    Window,
     excerpt_of,
+    extent_of,
     heading_levels,
     render_answer,
     render_document,
     section_of,
 )
+from knowledge.windows import WHOLE_LINES, Extent, Window
 
 LINKS = {n: CitationLink(href=f"/documents/{n}/", label=f"Source {n}") for n in (1, 2)}
 CITE_1 = '<a class="cite" href="/documents/1/" data-cite="1" aria-label="Source 1">1</a>'
@@ -256,13 +257,47 @@ def test_headings_are_shown_as_headings() -> None:
 def test_a_long_text_is_shown_around_the_passage_in_whole_lines() -> None:
     text = "".join(f"line {n}\n" for n in range(1000))
     at = text.index("line 500\n")
-    window = Window.around(text, at, characters=400)
+    extent = Extent(characters=400)
+    window = Window.around(text, at, extent=extent)
     shown = text[window.start : window.end]
     assert "line 500\n" in shown and len(shown) <= 500
     assert shown.startswith("line ") and shown.endswith("\n")
     assert Window.around("short", 3) == Window(0, 5)
-    assert Window.around(text, 0, characters=400).start == 0
-    assert Window.around(text, len(text), characters=400).end == len(text)
+    assert Window.around(text, 0, extent=extent).start == 0
+    assert Window.around(text, len(text), extent=extent).end == len(text)
+
+
+@pytest.mark.parametrize("line", ["- a\n", "a\n=\n", "|x|y\n", "```\n", "[a]: b\n", "# a\n"])
+def test_what_is_rendered_at_once_is_bounded_in_lines(line: str) -> None:
+    text = f"a|b\n-|-\n{line * (190_000 // len(line))}"
+    window = Window.around(text, len(text) // 2, extent=extent_of("text/markdown"))
+    assert window.start < len(text) // 2 < window.end
+    assert text.count("\n", window.start, window.end) <= WHOLE_LINES.lines + 1
+    html = render_document(text, media_type="text/markdown", window=window)
+    assert Reader(html).text == text[window.start : window.end]
+    assert Window.around(text, 0, extent=extent_of("text/x-config")) == Window(0, len(text))
+
+
+@given(
+    lines=st.lists(st.integers(0, 30), max_size=60),
+    extent=st.builds(Extent, st.integers(8, 200), st.integers(4, 20)),
+    at=st.integers(0, 2000),
+)
+@settings(max_examples=300, deadline=None)
+def test_from_window_to_window_nothing_is_left_out(lines: list[int], extent: Extent, at: int) -> None:
+    text = "".join(f"{'x' * length}\n" for length in lines)
+    first = window = Window.around(text, at, extent=extent)
+    assert window.start <= min(at, len(text)) <= window.end
+    while (after := window.after(text, extent=extent)) is not None:
+        later = Window.around(text, after, extent=extent)
+        assert later.start <= window.end < later.end
+        window = later
+    assert window.end == len(text)
+    while (before := first.before(text, extent=extent)) is not None:
+        earlier = Window.around(text, before, extent=extent)
+        assert earlier.start < first.start <= earlier.end
+        first = earlier
+    assert first.start == 0
 
 
 def test_a_card_says_nothing_twice() -> None:
