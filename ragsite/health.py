@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 import threading
+import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -38,6 +40,7 @@ from ragsite.core.scrape import FORBIDDEN, collect_metrics, may_scrape
 logger = structlog.get_logger(__name__)
 
 CHECK_SECONDS = 2.0
+MEMORY_SECONDS = 2.0  # anybody may ask, as often as they like
 BREAKER_LEVELS = {"closed": 0, "half_open": 1, "open": 2}
 # Without these nothing can be answered; the rest only takes something away.
 ESSENTIAL = frozenset({"database", "embeddings"})
@@ -101,20 +104,44 @@ CHECKS: dict[str, Callable[[], str]] = {
 }
 
 
-async def _run_check(check: Callable[[], str]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Found:
+    """What a check has found, and when (``time.monotonic()``)."""
+
+    told: dict[str, Any]
+    at: float
+
+
+_looks: dict[str, asyncio.Task[Found]] = {}
+
+
+async def _run_check(check: Callable[[], str]) -> Found:
     try:
         result: Awaitable[str] = run_db(check)
-        return {"status": "healthy", "detail": await asyncio.wait_for(result, CHECK_SECONDS)}
+        told = {"status": "healthy", "detail": await asyncio.wait_for(result, CHECK_SECONDS)}
     except Exception as error:
         # A health check reports whatever is wrong; its words may hold addresses, so only the kind is told.
         detail = str(error) if isinstance(error, RuntimeError) else type(error).__name__
-        return {"status": "unhealthy", "detail": detail}
+        told = {"status": "unhealthy", "detail": detail}
+    return Found(told, time.monotonic())
+
+
+def _is_over(look: asyncio.Task[Found]) -> bool:
+    return look.done() and (look.cancelled() or time.monotonic() - look.result().at >= MEMORY_SECONDS)
+
+
+async def _look(name: str) -> dict[str, Any]:
+    """What a check finds, or has just found; whoever asks while it is under way waits for that one."""
+    look = _looks.get(name)
+    if look is None or look.get_loop() is not asyncio.get_running_loop() or _is_over(look):
+        look = _looks[name] = asyncio.create_task(_run_check(CHECKS[name]))
+    return (await asyncio.shield(look)).told
 
 
 @require_GET
 async def health(request: HttpRequest) -> JsonResponse:
     """What works and what does not; 503 when nothing can be answered."""
-    results = await asyncio.gather(*(_run_check(check) for check in CHECKS.values()))
+    results = await asyncio.gather(*(_look(name) for name in CHECKS))
     checks = dict(zip(CHECKS, results, strict=True))
     broken = {name for name, result in checks.items() if result["status"] != "healthy"}
     status = "unhealthy" if broken & ESSENTIAL else ("degraded" if broken else "healthy")
@@ -128,7 +155,7 @@ async def health(request: HttpRequest) -> JsonResponse:
 async def readyz(request: HttpRequest) -> JsonResponse:
     """Whether this process can take questions now."""
     names = sorted(ESSENTIAL)
-    results = await asyncio.gather(*(_run_check(CHECKS[name]) for name in names))
+    results = await asyncio.gather(*(_look(name) for name in names))
     checks = dict(zip(names, results, strict=True))
     ready = all(result["status"] == "healthy" for result in results)
     return JsonResponse({"ready": ready, "checks": checks}, status=200 if ready else 503)

@@ -1,7 +1,12 @@
 """Health for people, for load balancers, for Prometheus."""
 
+import threading
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
+import httpx
 import pytest
 
 from ragsite import health
@@ -40,6 +45,36 @@ def test_health_tells_what_works(client: Any, monkeypatch: Any) -> None:
     assert (broken.status_code, broken.json()["status"]) == (503, "unhealthy")
     assert client.get("/readyz").status_code == 503 and client.get("/readyz").json()["ready"] is False
     assert client.post("/health").status_code == 405
+
+
+def test_many_who_ask_share_one_look(live_site: str, monkeypatch: Any) -> None:
+    looks: Counter[str] = Counter()
+    asked, may_end = threading.Event(), threading.Event()
+
+    def look(name: str) -> str:
+        looks[name] += 1
+        if name == "worker":
+            asked.set()
+            assert may_end.wait(30)
+        return "ok"
+
+    for name in health.CHECKS:
+        monkeypatch.setitem(health.CHECKS, name, partial(look, name))
+    monkeypatch.setattr(health, "MEMORY_SECONDS", 3600)
+    monkeypatch.setattr(health, "CHECK_SECONDS", 30)
+    with httpx.Client(base_url=live_site, timeout=60) as client, ThreadPoolExecutor(8) as pool:
+        many = [pool.submit(client.get, "/health") for _ in range(8)]
+        assert asked.wait(30)
+        assert client.get("/readyz").status_code == 200, (
+            "one that hangs keeps none waiting that does not want it"
+        )
+        may_end.set()
+        assert all(one.result().json()["status"] == "healthy" for one in many)
+        assert client.get("/health").json()["status"] == "healthy"
+        assert looks == dict.fromkeys(health.CHECKS, 1)
+        monkeypatch.setattr(health, "MEMORY_SECONDS", 0)
+        assert client.get("/health").status_code == 200
+        assert looks == dict.fromkeys(health.CHECKS, 2)
 
 
 def test_livez_touches_nothing(client: Any, django_assert_num_queries: Any) -> None:
