@@ -131,17 +131,23 @@ def _held(user_id: int | None, *, now: datetime) -> Decimal:
 
 
 def _standing(budget: Budget, *, user_id: int | None, zone: str, now: datetime, keep: bool) -> Standing:
-    """``keep``, under the lock, makes the row that is kept up from then on; without it a sum of the ledger will do."""
-    span = span_of(budget.period, at=now, zone=zone)
+    """``keep``, under the lock, makes the row that is kept up from then on; without it a sum of the ledger will do.
+
+    A period that is kept goes on to its end, whatever the tenant's time zone is by now: another zone gives no money early.
+    """
     of = None if budget.subject == Budget.Subject.TENANT else user_id
-    row = Spending.objects.filter(user_id=of, period=span.period, starts_at=span.start).first()
+    under_way = Spending.objects.filter(user_id=of, period=budget.period, starts_at__lte=now, ends_at__gt=now)
+    row = under_way.order_by("starts_at").first()
     if row is None:
+        span = span_of(budget.period, at=now, zone=zone)
         spent = _ledger_sum(of, span)
         if keep:
             Spending.objects.create(
                 user_id=of, period=span.period, starts_at=span.start, ends_at=span.end, spent_usd=spent
             )
     else:
+        local = ZoneInfo(zone)
+        span = Span(row.period, row.starts_at.astimezone(local), row.ends_at.astimezone(local))
         spent = row.spent_usd
     return Standing(
         subject=budget.subject,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from django.db import connections
 from django.utils import timezone
 
 from ragsite.core.problems import Problem
+from tenants import budgets
 from tenants.access import Principal
 from tenants.budgets import (
     clear_reservations,
@@ -230,6 +232,42 @@ def test_who_manages_is_told_once_at_80_and_at_100_percent(nina: Principal) -> N
         with pytest.raises(Problem):
             spend(nina, cost=ACTUAL)  # does not fit any more: the budget is spent
     assert told() == [("budget.near", 80), ("budget.spent", 90)]
+
+
+def test_another_time_zone_gives_no_money_early(
+    nina: Principal, people: People, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def set_clock(hour: int, *, day: int = 10) -> datetime:
+        at = datetime(2026, 3, day, hour, 30, tzinfo=UTC)
+        monkeypatch.setattr(budgets, "timezone", SimpleNamespace(now=lambda: at))
+        return at
+
+    def move(zone: str) -> None:
+        Tenant.objects.using("platform").filter(pk=people.acme.pk).update(time_zone=zone)
+        nina.membership.tenant.time_zone = zone
+
+    budget(subject="tenant", period="day", hard_usd=Decimal("0.02"))
+    morning = set_clock(10)
+    spend(nina, cost=ESTIMATE)
+    UsageRecord.objects.update(created_at=morning)
+    set_clock(20)
+    for zone in ("Asia/Tokyo", "Pacific/Pago_Pago", "UTC", "Asia/Tokyo"):
+        move(zone)  # in Tokyo the next day began at 15:00 UTC
+        with pytest.raises(Problem) as caught:
+            spend(nina, cost=ESTIMATE)
+        assert caught.value.extra["budget"]["resets_at"].startswith(
+            {
+                "UTC": "2026-03-11T00:00",
+                "Asia/Tokyo": "2026-03-11T09:00",
+                "Pacific/Pago_Pago": "2026-03-10T13:00",
+            }[zone]
+        )
+        (standing,) = read_standings(nina.membership)
+        assert standing.spent == ESTIMATE
+    set_clock(0, day=11)  # over; what was spent in the morning is of no day of Tokyo's that goes on
+    spend(nina, cost=ESTIMATE)
+    (standing,) = read_standings(nina.membership)
+    assert standing.span.end == datetime(2026, 3, 11, 15, tzinfo=UTC)
 
 
 def test_days_and_months_are_those_of_the_tenants_calendar() -> None:
