@@ -17,8 +17,10 @@ from knowledge.ingestion.following import follow_collection
 from knowledge.ingestion.index import check_file, note_changes, retag_chunks
 from knowledge.ingestion.jobs import create_job
 from knowledge.ingestion.parse import ParseError
+from knowledge.ingestion.source_tags import effective_tags, lock_source
 from knowledge.ingestion.storage import delete_original, store_original
-from knowledge.models import Chunk, Collection, Corpus, Document, ExpiredItem, Job
+from knowledge.models import Chunk, Collection, Corpus, Document, ExpiredItem, Job, Source
+from knowledge.schedules import wrong
 from knowledge.withdrawals import have_withdrawal_measured
 from ragsite.core.problems import FieldProblem, Problem
 from tenants.access import Principal
@@ -29,6 +31,7 @@ from tenants.scope import atomic, on_commit, require_tenant_id
 
 UPLOADS = "uploads"
 MAX_URI = 1000
+CHANGED = ["title", "given_title", "tags", "tagged_by", "collection"]
 _STATUS_OF_PARSE_ERROR = {"too_large": 413, "unsupported_type": 415, "wrong_type": 415}
 
 
@@ -265,27 +268,61 @@ def change_document(
     title: str | None = None,
     tags: Sequence[str] | None = None,
     collection: Collection | None = None,
+    own_tags: bool | None = None,
 ) -> Document:
     """Another title, other tags or another collection. Tags hold for search from this transaction on.
+
+    Tags that are given to a source's document are its own from then on: its source's go past it.
+
+    Args:
+        own_tags: of a source's document: ``False`` gives it its source's tags again, ``True`` keeps those that it has.
 
     Raises:
         Problem: 400 for tags that cannot be used.
     """
-    before = {"title": document.title, "tags": document.tags, "collection": document.collection.slug}
     with atomic():
+        source = lock_source(document.source_id) if document.source_id else None
+        now = Document.objects.select_for_update(of=("self",)).select_related("collection")
+        document.refresh_from_db(fields=CHANGED, from_queryset=now)
+        before = _readers(document)
         if title is not None:
             document.title = document.given_title = title
+        tags = _chosen_tags(document=document, source=source, tags=tags, own_tags=own_tags)
         if tags is not None:
             document.tags = check_tags(tags=tags, principal=principal)
         if collection is not None:
             document.collection = collection
-        document.save(update_fields=["title", "given_title", "tags", "collection", "updated_at"])
+        document.save(update_fields=[*CHANGED, "updated_at"])
         retag_chunks(document=document)
         if lost := sorted(set(before["tags"]) - set(document.tags)):
             have_withdrawal_measured(document_id=document.pk, lost_tags=lost)
-        after = {"title": document.title, "tags": document.tags, "collection": document.collection.slug}
-        record_by(principal, "document.change", document, {"before": before, "after": after})
+        record_by(principal, "document.change", document, {"before": before, "after": _readers(document)})
     return document
+
+
+def _readers(document: Document) -> dict[str, Any]:
+    """What the audit log says of a document before and after a change."""
+    of_a_source = {"own_tags": document.own_tags} if document.source_id else {}
+    return {
+        "title": document.title,
+        "tags": document.tags,
+        "collection": document.collection.slug,
+        **of_a_source,
+    }
+
+
+def _chosen_tags(
+    *, document: Document, source: Source | None, tags: Sequence[str] | None, own_tags: bool | None
+) -> Sequence[str] | None:
+    """The tags that a document gets, and notes whose they are; ``None``: those that it has."""
+    if own_tags is not None and source is None:
+        raise wrong("own_tags", "This document comes from no source: it has no other tags than its own.")
+    if own_tags is False and tags is not None:
+        raise wrong("own_tags", "Give either tags, or own_tags: false for those of its source.")
+    if source is None or (tags is None and own_tags is None):
+        return tags
+    document.tagged_by = Document.TaggedBy.SOURCE if own_tags is False else Document.TaggedBy.HAND
+    return effective_tags(source) if own_tags is False else tags
 
 
 def delete_document(*, document: Document, principal: Principal | None = None) -> None:

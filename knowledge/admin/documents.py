@@ -124,6 +124,7 @@ class DocumentAdmin(TenantModelAdmin):
         "collection",
         "uri",
         "source",
+        "tagged_by",
         "status",
         "error",
         "note",

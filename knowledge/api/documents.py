@@ -173,7 +173,8 @@ class DocumentView(TenantView):
         tags=["documents"],
     )
     def patch(self, request: Request, id: UUID) -> Response:
-        """Another title, other tags, another collection; holds from the next question on."""
+        """Another title, other tags, another collection; holds from the next question on. A source's document keeps tags
+        that were given here, until `own_tags` is set to false."""
         document = access_document(self.principal.membership, id)
         form = self.parse(DocumentChangeForm)
         changed = change_document(
@@ -182,6 +183,7 @@ class DocumentView(TenantView):
             title=form.get("title"),
             tags=form.get("tags"),
             collection=_collection(self, form),
+            own_tags=form.get("own_tags"),
         )
         return show_document(changed, self.principal)
 

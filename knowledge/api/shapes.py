@@ -52,6 +52,11 @@ class DocumentShape(serializers.ModelSerializer[Document]):
         read_only=True, help_text="Whether another document that you may read has the same content."
     )
 
+    own_tags = serializers.BooleanField(
+        read_only=True,
+        help_text="Of a source's document: whether its tags were set by hand, and stay whatever the source's are.",
+    )
+
     class Meta:
         model = Document
         fields = (
@@ -61,6 +66,7 @@ class DocumentShape(serializers.ModelSerializer[Document]):
             "collection",
             "source",
             "tags",
+            "own_tags",
             "media_type",
             "size",
             "sha256",
@@ -91,6 +97,10 @@ class DocumentChangeForm(serializers.Serializer[Any]):
     title = serializers.CharField(max_length=500, required=False)
     tags = tag_list()
     collection = serializers.CharField(max_length=60, required=False, help_text="Slug or id.")
+    own_tags = serializers.BooleanField(
+        required=False,
+        help_text="Of a source's document: false gives it its source's tags again, true keeps those that it has.",
+    )
 
 
 class AcceptedShape(serializers.Serializer[Any]):

@@ -12,6 +12,7 @@ from knowledge.models import Collection, Document, Source
 from knowledge.withdrawals import have_withdrawal_measured
 
 AT_ONCE = 1000
+READ = ("tags", "tagged_by", "collection_id")
 
 
 def follow_source(*, source: Source, before: Sequence[str]) -> None:
@@ -21,11 +22,11 @@ def follow_source(*, source: Source, before: Sequence[str]) -> None:
         source: held by ``lock_source`` in this transaction, and saved.
         before: the tags that it gave until now.
     """
-    rows = Document.objects.filter(source=source).order_by("pk")
+    rows = Document.objects.filter(source=source).order_by("pk").values_list("pk", *READ)
     behind = [
         pk
-        for pk, tags, collection_id in rows.values_list("pk", "tags", "collection_id")
-        if sorted(tags) != wanted_tags(source=source, tags=tags, before=before)
+        for pk, tags, tagged_by, collection_id in rows
+        if sorted(tags) != wanted_tags(source=source, tags=tags, tagged_by=tagged_by, before=before)
         or collection_id != source.collection_id
     ]
     for begin in range(0, len(behind), AT_ONCE):
@@ -40,31 +41,36 @@ def follow_collection(*, collection: Collection, before: Sequence[str]) -> None:
             follow_source(source=source, before=before)
 
 
-def wanted_tags(*, source: Source, tags: Sequence[str], before: Sequence[str] | None) -> list[str]:
+def wanted_tags(*, source: Source, tags: Sequence[str], tagged_by: str, before: Sequence[str]) -> list[str]:
     """The tags of a document that has these by now, sorted.
 
-    Whoever pushes a document may choose among the source's tags: what was chosen stays, as far as it still may be given.
+    What a person set stays. Whoever pushes a document may choose among the source's tags: what was chosen stays as far as
+    it still may be given.
     """
     given = effective_tags(source)
-    if source.kind != Source.Kind.PUSH or sorted(tags) == before:
-        return given
-    return sorted(set(tags) & set(given))
+    if tagged_by == Document.TaggedBy.HAND:
+        return sorted(tags)
+    # Before it was noted, a choice could be told by its tags alone.
+    is_chosen = tagged_by == Document.TaggedBy.SENDER or sorted(tags) != before
+    if source.kind == Source.Kind.PUSH and is_chosen:
+        return sorted(set(tags) & set(given))
+    return given
 
 
-def follow_documents(
-    *, source: Source, documents: Sequence[UUID], before: Sequence[str] | None = None
-) -> None:
+def follow_documents(*, source: Source, documents: Sequence[UUID], before: Sequence[str] = ()) -> None:
     """Gives documents the tags and the collection of their source; in a transaction that holds the source.
 
     Args:
         documents: a batch of its documents; those that are in line already are left alone.
         before: as ``follow_source`` takes it.
     """
-    rows = Document.objects.select_for_update().filter(pk__in=documents).order_by("pk")
+    rows = (
+        Document.objects.select_for_update().filter(pk__in=documents).order_by("pk").values_list("pk", *READ)
+    )
     behind: defaultdict[tuple[str, ...], list[UUID]] = defaultdict(list)
     lost: dict[UUID, list[str]] = {}
-    for pk, tags, collection_id in rows.values_list("pk", "tags", "collection_id"):
-        wanted = wanted_tags(source=source, tags=tags, before=before)
+    for pk, tags, tagged_by, collection_id in rows:
+        wanted = wanted_tags(source=source, tags=tags, tagged_by=tagged_by, before=before)
         if sorted(tags) != wanted or collection_id != source.collection_id:
             behind[tuple(wanted)].append(pk)
             lost[pk] = sorted(set(tags) - set(wanted))

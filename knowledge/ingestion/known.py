@@ -67,7 +67,7 @@ class Known:
         behind = [
             row.pk
             for row in self.documents.values()
-            if sorted(row.tags) != tags or row.collection_id != collection.pk
+            if (sorted(row.tags) != tags and not row.own_tags) or row.collection_id != collection.pk
         ]
         for begin in range(0, len(behind), AT_ONCE):
             with atomic():

@@ -1,5 +1,6 @@
 """Which tags a source gives its documents."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from uuid import UUID
 
@@ -26,10 +27,21 @@ def lock_source(source_id: UUID) -> Source | None:
 def give_source_tags(documents: Sequence[Document]) -> None:
     """New documents get the tags that their source gives now, whatever it gave when their job began.
 
-    First in the transaction that adds them.
+    What was tagged by hand before it went from the source comes back with those tags. First in the transaction that adds
+    them.
     """
-    for source_id in sorted({document.source_id for document in documents if document.source_id}):
-        source = lock_source(source_id)
-        for document in documents:
-            if source is not None and document.source_id == source_id:
+    by_source: defaultdict[UUID, list[Document]] = defaultdict(list)
+    for document in documents:
+        if document.source_id:
+            by_source[document.source_id].append(document)
+    for source_id, added in sorted(by_source.items()):
+        if (source := lock_source(source_id)) is None:
+            continue
+        uris = [document.uri for document in added]
+        gone = Document.objects.filter(source=source, uri__in=uris, tagged_by=Document.TaggedBy.HAND)
+        kept = dict(gone.order_by("deleted_at").values_list("uri", "tags"))
+        for document in added:
+            if document.uri in kept:
+                document.tags, document.tagged_by = kept[document.uri], Document.TaggedBy.HAND
+            else:
                 document.tags = effective_tags(source)

@@ -210,6 +210,13 @@ class Document(TenantModel):
         INDEXED = "indexed"
         FAILED = "failed"
 
+    class TaggedBy(models.TextChoices):
+        """Who chose a source's document's tags: its source gives them, its sender chose among those, a person set them."""
+
+        SOURCE = "", "its source"
+        SENDER = "sender"
+        HAND = "hand"
+
     collection = models.ForeignKey(Collection, on_delete=models.PROTECT, related_name="documents")
     source = models.ForeignKey(
         Source, null=True, blank=True, on_delete=models.CASCADE, related_name="documents"
@@ -222,6 +229,15 @@ class Document(TenantModel):
         max_length=1000, help_text="Its path in its source, or the name it was uploaded under."
     )
     tags = tags_field("The roles that read one of these tags may read this document; none: admins only.")
+    tagged_by = models.CharField(
+        max_length=10,
+        choices=TaggedBy.choices,
+        blank=True,
+        default=TaggedBy.SOURCE,
+        db_default="",
+        editable=False,
+        help_text="Who chose the tags of a source's document; those that were set by hand stay whatever the source's are.",
+    )
     media_type = models.CharField(max_length=100, blank=True, editable=False)
     size = models.PositiveBigIntegerField(default=0, editable=False)
     sha256 = models.CharField(max_length=64, blank=True, editable=False)
@@ -301,10 +317,21 @@ class Document(TenantModel):
             # The same content elsewhere: by its bytes, by its words.
             models.Index(fields=["tenant", "sha256"], name="documents_by_bytes"),
             models.Index(fields=["tenant", "text_sha256"], name="documents_by_words"),
+            # The tags that a person gave to what comes back to a source, and how many there are.
+            models.Index(
+                fields=["tenant", "source", "uri"],
+                condition=models.Q(tagged_by="hand"),
+                name="documents_tagged_by_hand",
+            ),
         ]
 
     def __str__(self) -> str:
         return self.title
+
+    @property
+    def own_tags(self) -> bool:
+        """Whether its tags were set by hand and do not follow its source's."""
+        return self.tagged_by == self.TaggedBy.HAND
 
 
 class Chunk(TenantModel):

@@ -57,13 +57,18 @@ class DeadLetter(TenantModel):
 
 
 class ExpiredItem(TenantModel):
-    """A document of a source that its collection's retention has deleted: it stays away while it is the same there."""
+    """A document of a source that stays away although the source holds it.
+
+    One that its collection's retention has deleted stays away while it is the same there, one that a person has deleted
+    until it is restored or the source is told to take it again.
+    """
 
     source = models.ForeignKey(Source, on_delete=models.CASCADE, related_name="+")
     uri = models.CharField(max_length=1000)
     sha256 = models.CharField(max_length=64)
     fingerprint = models.CharField(max_length=200, blank=True)
     current_since = models.DateTimeField()
+    by_hand = models.BooleanField(default=False, db_default=False, help_text="Deleted by a person.")
 
     class Meta(TenantModel.Meta):
         constraints = [

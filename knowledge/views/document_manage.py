@@ -57,6 +57,7 @@ def document_manage(request: HttpRequest, principal: Principal, id: UUID) -> Htt
         "title": request.POST.get("title", "").strip(),
         "tags": chosen_tags(request),
         "collection": request.POST.get("collection", ""),
+        "follow": request.POST.get("follow") == "on",
     }
     try:
         _change(principal, document, typed)
@@ -78,7 +79,9 @@ def _change(principal: Principal, document: Document, typed: dict[str, Any]) -> 
     # A title that a person gives goes before the file's own from then on: only one that is new is given.
     if values["title"] != document.title:
         changes["title"] = values["title"]
-    if set(values["tags"]) != set(document.tags):
+    if typed["follow"]:
+        changes["own_tags"] = False
+    elif set(values["tags"]) != set(document.tags):
         changes["tags"] = values["tags"]
     if collection.pk != document.collection_id:
         changes["collection"] = collection

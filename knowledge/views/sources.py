@@ -30,6 +30,7 @@ MANAGE = Ability.MANAGE.value
 LIST = "knowledge/manage/sources.html"
 ONE = "knowledge/manage/source.html"
 RUNS = 20
+BY_HAND = Document.TaggedBy.HAND
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class ShownSource:
     """A source as a row shows it.
 
     Attributes:
+        own_tags: documents that keep tags which were set by hand.
         schedule: in plain words.
         next_run: in the schedule's zone; ``None`` where none is planned.
         last: its latest run.
@@ -49,6 +51,7 @@ class ShownSource:
     last: ShownJob | None
     documents: int
     failed: int
+    own_tags: int
 
     @property
     def running(self) -> bool:
@@ -66,7 +69,11 @@ def show_sources(sources: QuerySet[Any], principal: Principal) -> list[ShownSour
         row["source_id"]: row
         for row in visible.order_by()
         .values("source_id")
-        .annotate(documents=Count("pk"), failed=Count("pk", filter=~Q(error="")))
+        .annotate(
+            documents=Count("pk"),
+            failed=Count("pk", filter=~Q(error="")),
+            own_tags=Count("pk", filter=Q(tagged_by=BY_HAND)),
+        )
     }
     return [
         ShownSource(
@@ -77,6 +84,7 @@ def show_sources(sources: QuerySet[Any], principal: Principal) -> list[ShownSour
             last=last.get(row.pk),
             documents=counts.get(row.pk, {}).get("documents", 0),
             failed=counts.get(row.pk, {}).get("failed", 0),
+            own_tags=counts.get(row.pk, {}).get("own_tags", 0),
         )
         for row in rows
     ]

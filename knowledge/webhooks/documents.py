@@ -15,7 +15,7 @@ from knowledge.ingestion.index import check_file, note_changes, retag_chunks
 from knowledge.ingestion.jobs import create_job
 from knowledge.ingestion.names import ending_of, file_name, media_type_name
 from knowledge.ingestion.parse import SUPPORTED_EXTENSIONS, ParseError
-from knowledge.ingestion.source_tags import effective_tags, lock_source
+from knowledge.ingestion.source_tags import effective_tags, give_source_tags, lock_source
 from knowledge.ingestion.storage import delete_original, store_original
 from knowledge.models import Document, Job, Source
 from ragsite.core.problems import FieldProblem, Problem
@@ -144,7 +144,7 @@ def upsert_document(*, source: Source, pushed: PushedDocument, address: str | No
                     action="document.push",
                     method="webhook",
                     target=document,
-                    detail={"title": document.title, "source": source.name, "tags": tags},
+                    detail={"title": document.title, "source": source.name, "tags": document.tags},
                     address=address,
                 )
     except BaseException:
@@ -156,26 +156,32 @@ def upsert_document(*, source: Source, pushed: PushedDocument, address: str | No
 
 
 def _row(source: Source, pushed: PushedDocument, tags: list[str]) -> Document:
-    """The document's row, made or brought in line with what was sent beside the content."""
+    """The document's row, made or brought in line with what was sent beside the content; tags set by hand stay."""
     rows = Document.objects.filter(source=source, uri=pushed.uri, deleted_at__isnull=True).without_text()
-    found: Document | None = rows.select_related("collection").first()
+    found: Document | None = rows.select_for_update().first()
+    tagged_by = Document.TaggedBy.SOURCE if pushed.tags is None else Document.TaggedBy.SENDER
     if found is None:
-        title = pushed.title or PurePath(pushed.filename).stem[:MAX_TITLE]
-        made: Document = Document.objects.create(
+        made = Document(
             source=source,
             collection=source.collection,
             uri=pushed.uri,
-            title=title,
+            title=pushed.title or PurePath(pushed.filename).stem[:MAX_TITLE],
             given_title=pushed.title,
-            tags=tags,
         )
+        give_source_tags([made])
+        if not made.own_tags:
+            made.tags, made.tagged_by = tags, tagged_by
+        made.save(force_insert=True)
         return made
+    if found.own_tags:
+        tags, tagged_by = sorted(found.tags), Document.TaggedBy.HAND
     retitled = bool(pushed.title) and pushed.title != found.given_title
-    if retitled or sorted(found.tags) != tags or found.collection_id != source.collection_id:
-        found.tags, found.collection = tags, source.collection
+    stands = (sorted(found.tags), found.tagged_by, found.collection_id)
+    if retitled or stands != (tags, tagged_by, source.collection_id):
+        found.tags, found.tagged_by, found.collection = tags, tagged_by, source.collection
         if retitled:
             found.title = found.given_title = pushed.title
-        found.save(update_fields=["title", "given_title", "tags", "collection", "updated_at"])
+        found.save(update_fields=["title", "given_title", "tags", "tagged_by", "collection", "updated_at"])
         retag_chunks(document=found)
     return found
 
