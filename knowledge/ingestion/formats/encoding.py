@@ -69,7 +69,7 @@ _WIDE_PUNCTUATION = re.compile(
 )
 _HIGH = bytes(range(128, 256))
 _HIGH_BYTE = re.compile(rb"[\x80-\xff]")
-_LOOKED_AT, _SAMPLE = 1 << 20, 1 << 14
+_LOOKED_AT, _SAMPLE = 1 << 20, 1 << 13
 _ENOUGH, _HARDLY_ANY, _SELDOM = 0.45, 0.003, 0.95
 
 # Now, because the process that parses may read no files later.
