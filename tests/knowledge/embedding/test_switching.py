@@ -29,7 +29,7 @@ def test_questions_go_on_while_the_model_is_switched_there_and_back(
     found: Counter[str] = Counter()
     rank = search.rank_chunks
 
-    def note(*, vector: Any, model: str, **more: Any) -> search.Ranking:
+    def note(*, vector: Any, model: str, **more: Any) -> Any:
         ranking = rank(vector=vector, model=model, **more)
         compared = {part.segment.vectors.shape[1] for part in ranking.view.parts}
         assert compared == {len(vector)} == {dimensions[model]} and ranking.dense
@@ -37,7 +37,8 @@ def test_questions_go_on_while_the_model_is_switched_there_and_back(
         return ranking
 
     monkeypatch.setattr(search, "rank_chunks", note)
-    enough, answered, wrong = threading.Event(), [0, 0, 0], []
+    enough, answered = threading.Event(), [0, 0, 0]
+    wrong: list[AssertionError] = []
 
     def go_on_asking(asker: int) -> None:
         with httpx.Client(base_url=shared_site, headers=bearer(shared.nina), timeout=60) as client:
