@@ -1,13 +1,15 @@
 """A question answered: its journey from the first event to the last, kept for those who come back, stored and counted."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
 
 import structlog
+from redis.exceptions import RedisError
 
-from knowledge.answering.events import STOPPED, Event, EventLog
+from knowledge.answering.events import LAST, STOPPED, Event, EventLog, Readers
 from knowledge.answering.journey import Journey, Question
 from knowledge.answering.record import answer_object
 from knowledge.answering.renew import renew_answer
@@ -35,29 +37,35 @@ async def answer_question(
 ) -> AsyncGenerator[Event, None]:
     """Answers, yielding ``sources``, ``answer_chunk``, ``citation``, ``mark``, ``restart`` and last ``done``.
 
-    Closing the generator cancels the call upstream; what was spent until then is stored and priced. Expected failures
-    are raised as ``Problem`` before the first event, and end the stream as an ``error`` event after it.
+    Closing the generator cancels the call upstream; what was spent until then is stored and priced. So does stopping the
+    answer, which ends with an ``error`` event; for others who wait for it, either way, it goes on. Expected failures are
+    raised as ``Problem`` before the first event, and end the stream as an ``error`` event after it.
 
     Raises:
         Problem: 403 without the ability to ask, 404 for a collection or conversation that is not the asker's.
     """
     principal.require("ask")
     journey = Journey(question=question, principal=principal)
-    work = Work(_answer(journey, config=config, gateway=gateway))
+    log = EventLog(membership=principal.membership, request_id=question.request_id)
+    work = Work(_answer(journey, log=log, config=config, gateway=gateway))
     try:
         async with aclosing(work.read()) as events:
             async for event in events:
                 yield event
+                if log.is_stopped and event["type"] not in LAST:
+                    yield {"type": "error", "data": STOPPED.document()}
+                    return
     finally:
         if not work.is_done:
-            await _leave(work, journey)
+            await _leave(work, journey, log)
     if journey.renewing and not question.may_go_on:  # nothing goes on behind this one
         await _renew(journey, config=config, gateway=gateway)
 
 
-async def _answer(journey: Journey, *, config: AnswerConfig, gateway: Gateway) -> AsyncGenerator[Event, None]:
-    question, principal = journey.question, journey.principal
-    log = EventLog(membership=principal.membership, request_id=question.request_id)
+async def _answer(
+    journey: Journey, *, log: EventLog, config: AnswerConfig, gateway: Gateway
+) -> AsyncGenerator[Event, None]:
+    question = journey.question
     status, begun, is_stored, grant = "error", False, False, question.grant
     ACTIVE_REQUESTS.inc()
     try:
@@ -71,7 +79,8 @@ async def _answer(journey: Journey, *, config: AnswerConfig, gateway: Gateway) -
         is_stored = True
         await settle_request(grant, used=journey.tokens)
         grant = NO_GRANT
-        note_answer(journey=journey, answer=answer)
+        if journey.stopped is None:
+            note_answer(journey=journey, answer=answer)
         done = answer_object(answer, with_body=False) | {"stale": bool(journey.renewing)}
         event = {"type": "done", "data": done | ({"warnings": journey.warnings} if journey.warnings else {})}
         await log.add(event)
@@ -118,7 +127,7 @@ async def _renew(journey: Journey, *, config: AnswerConfig, gateway: Gateway) ->
     )
 
 
-async def _leave(work: Work, journey: Journey) -> None:
+async def _leave(work: Work, journey: Journey, log: EventLog) -> None:
     """Whoever asked has gone: the answer ends, unless others wait for it."""
     try:
         goes_on = journey.question.may_go_on and journey.is_followed and await journey.is_followed()
@@ -126,18 +135,33 @@ async def _leave(work: Work, journey: Journey) -> None:
         work.cancel()
         raise
     if goes_on:
-        in_background(_go_on(work, journey))
+        in_background(_go_on(work, journey, log))
     else:
         await work.stop()
 
 
-async def _go_on(work: Work, journey: Journey) -> None:
-    while not await work.wait(seconds=LOOK_SECONDS):
+async def _go_on(work: Work, journey: Journey, log: EventLog) -> None:
+    """For those who wait for it; whoever asked may stop it for themselves."""
+    readers = Readers(membership=journey.principal.membership, request_id=journey.question.request_id)
+    while not work.is_done:
+        if journey.stopped is None and await _is_stopped(readers):
+            journey.stop()
+            await log.add({"type": "error", "data": STOPPED.document()})
+        if await work.wait(seconds=LOOK_SECONDS):
+            return
         if journey.is_followed and not await journey.is_followed():
             await work.stop()
 
 
+async def _is_stopped(readers: Readers) -> bool:
+    with contextlib.suppress(RedisError, OSError, TimeoutError):
+        return (await readers.look())[1]
+    return False
+
+
 def _status_of(journey: Journey) -> str:
+    if journey.stopped is not None:
+        return journey.stopped.status
     if journey.cached:
         return "cached"
     if journey.cache == "coalesced":

@@ -39,23 +39,33 @@ def stream_key(*, membership: Membership, request_id: UUID) -> str:
     return f"{tenant_prefix(membership.tenant_id)}stream:{owner}:{request_id}"
 
 
+def _stopped_key(log: str) -> str:
+    return f"{log}:stopped"
+
+
 class EventLog:
     """Writes the events of one answer to a Redis stream; without Redis nobody can come back, and that is all.
 
-    The first one and the last one are there when ``add`` returns, those between within a tenth of a second, together.
+    The first one and the last one are there when ``add`` returns, those between within a tenth of a second, together. What
+    comes after the last one is not written.
+
+    Attributes:
+        is_stopped: its asker wants no more of it, as each write is told.
     """
 
     def __init__(self, *, membership: Membership, request_id: UUID) -> None:
         self._key = stream_key(membership=membership, request_id=request_id)
         self._lines: list[str] = []
         self._writing = asyncio.Lock()
-        self._begun = self._is_due = self._broken = False
+        self._begun = self._is_due = self._broken = self._is_over = False
+        self.is_stopped = False
 
     async def add(self, event: Event) -> None:
-        if self._broken:
+        if self._broken or self._is_over:
             return
+        self._is_over = event["type"] in LAST
         self._lines.append(dump_json(event))
-        if not self._begun or event["type"] in LAST:
+        if not self._begun or self._is_over:
             self._begun = True
             await self._write()
         elif not self._is_due:
@@ -77,7 +87,8 @@ class EventLog:
             pipeline = redis_client().pipeline(transaction=False)
             pipeline.xadd(self._key, {"events": "\n".join(lines)}, maxlen=5000)
             pipeline.expire(self._key, KEPT_SECONDS)
-            await pipeline.execute()
+            pipeline.exists(_stopped_key(self._key))
+            self.is_stopped = bool((await pipeline.execute())[-1])
         except (RedisError, OSError, TimeoutError) as error:
             self._broken = True
             logger.warning("answer's events not kept", error=type(error).__name__)
@@ -88,7 +99,7 @@ class Readers:
 
     def __init__(self, *, membership: Membership, request_id: UUID) -> None:
         self._log = stream_key(membership=membership, request_id=request_id)
-        self._reading, self._stopped = f"{self._log}:reading", f"{self._log}:stopped"
+        self._reading, self._stopped = f"{self._log}:reading", _stopped_key(self._log)
 
     async def note(self) -> None:
         """Somebody reads at this moment."""

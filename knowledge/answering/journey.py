@@ -9,7 +9,7 @@ from uuid import UUID
 
 from knowledge.answering.prompt import PROMPT_VERSION
 from knowledge.answering.responses import Said
-from knowledge.llm.base import Finished, Turn, Usage
+from knowledge.llm.base import Finished, Turn
 from knowledge.llm.calls import Attempt
 from knowledge.llm.prices import FREE_PROVIDERS
 from knowledge.models import Answer, ModelSettings
@@ -96,6 +96,9 @@ class Journey:
     warnings: tuple[str, ...] = ()
     reserved: bool = False
     is_followed: Callable[[], Awaitable[bool]] | None = None  # while others may wait for it, too
+    stopped: Answer | None = (
+        None  # as far as it had come when its asker stopped it, while others wait for the rest
+    )
 
     def end_of_share(self, share: float) -> float:
         """When something on the way to the answer has had its share of the time that is left."""
@@ -108,14 +111,12 @@ class Journey:
         calls = [attempt for attempt, _ in self.attempts if attempt.provider not in FREE_PROVIDERS]
         return sum(call.usage.prompt_tokens + call.usage.output_tokens for call in calls)
 
+    def stop(self) -> None:
+        """Whoever asked has heard enough; others wait for the rest."""
+        self.stopped = self.to_answer(status="cancelled")
+
     def to_answer(self, *, status: str) -> Answer:
         finished = self.finished
-        usage = Usage()
-        for attempt, _ in self.attempts:
-            usage = Usage(
-                input_tokens=usage.input_tokens + attempt.usage.prompt_tokens,
-                output_tokens=usage.output_tokens + attempt.usage.output_tokens,
-            )
         return Answer(
             id=self.question.request_id,
             user=self.principal.membership.user,
@@ -124,8 +125,8 @@ class Journey:
             standalone_question=self.standalone,
             text=self.text,
             sources=self.sources,
-            citations=self.citations,
-            marks=self.marks,
+            citations=list(self.citations),
+            marks=list(self.marks),
             document_ids=list(dict.fromkeys(UUID(s["document_id"]) for s in self.sources)),
             depends_on=list(self.depends_on),
             answered=self.answered,
@@ -137,8 +138,8 @@ class Journey:
             fallback=bool(finished and finished.fallback),
             stop_reason=finished.stop_reason[:40] if finished else "",
             prompt_version=PROMPT_VERSION,
-            input_tokens=usage.input_tokens,
-            output_tokens=usage.output_tokens,
+            input_tokens=sum(attempt.usage.prompt_tokens for attempt, _ in self.attempts),
+            output_tokens=sum(attempt.usage.output_tokens for attempt, _ in self.attempts),
             latency_ms=self.watch.elapsed_ms,
             timings=self.watch.timings,
             endpoint=self.question.endpoint,

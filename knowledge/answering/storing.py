@@ -13,9 +13,15 @@ logger = structlog.get_logger(__name__)
 
 
 def store_journey(*, journey: Journey, status: str) -> Answer:
+    answer = journey.to_answer(status=status)
+    if journey.stopped is not None:
+        # Its words are those that its asker waited for; its calls are theirs to the end.
+        journey.stopped.input_tokens = answer.input_tokens
+        journey.stopped.output_tokens = answer.output_tokens
+        answer = journey.stopped
     return store_answer(
         principal=journey.principal,
-        answer=journey.to_answer(status=status),
+        answer=answer,
         attempts=journey.attempts,
         conversation_id=journey.question.conversation,
     )

@@ -177,7 +177,7 @@ class AnswerStreamView(AsyncTenantView):
 
     @extend_schema(responses={204: None}, operation_id="answers_stop", tags=["ask"])
     async def delete(self, request: Request, id: UUID) -> Response:
-        """Stop an answer that goes on without its connection (`X-Linger`); one that has ended stays as it is."""
+        """Stop an answer, whoever reads it; others who wait for the same get it whole. One that has ended stays as it is."""
         membership = self.principal.membership
         try:
             in_flight = await Readers(membership=membership, request_id=id).stop()
