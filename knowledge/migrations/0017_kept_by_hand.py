@@ -5,7 +5,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
     atomic = False
     dependencies = [
-        ("knowledge", "0015_semantic_cache"),
+        ("knowledge", "0016_what_answers_depend_on"),
     ]
 
     operations = [
