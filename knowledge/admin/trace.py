@@ -3,7 +3,6 @@
 What the reader's role may not read stays hidden here as on our pages: ``present_answers`` withholds it.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -136,9 +135,3 @@ def _stages(timings: dict[str, float]) -> list[Stage]:
         Stage(names.get(name, name), timings[name], round(100 * timings[name] / longest))
         for name in (*known, *(name for name in timings if name not in names))
     ]
-
-
-def withheld_answers(answers: Iterable[Answer], principal: Principal) -> set[Any]:
-    """The ids of those answers that rest on a document that the reader may not read."""
-    shown = present_answers(list(answers), membership=principal.membership)
-    return {data["request_id"] for data in shown if data.get("withheld")}

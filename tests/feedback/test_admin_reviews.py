@@ -226,6 +226,27 @@ def test_what_a_reviewer_may_not_read_is_withheld(cast: Any) -> None:
         assert "marlin-9" in client.get(url_of(Feedback, "change", rating.pk)).content.decode()
 
 
+def test_what_is_withheld_cannot_be_guessed_by_searching_for_it(cast: Any) -> None:
+    add_reviewer(cast, tags=("runbooks", "standards"))
+    question = "Through which host did the intruder enter?"
+    complained(cast, cast.sam, question, rating=1, comment="It was marlin-9")
+    complained(
+        cast, cast.nina, "What is the hold timer on edge routers?", rating=1, comment="It was marlin-5"
+    )
+
+    def finds(username: str, words: str) -> set[str]:
+        text = signed_in(username).get(url_of(Feedback, "changelist"), {"q": words}).content.decode()
+        return {found for found in ("intruder", "hold timer") if found in text}
+
+    for words in ("marlin", "marlin-", '"It was"', "It marlin"):
+        assert finds("rita", words) == {"hold timer"}, words
+        assert finds("ada", words) == {"intruder", "hold timer"}, words
+    for words in ("marlin-9", "host marlin", '"was marlin-9"'):
+        assert finds("rita", words) == set(), words
+        assert finds("ada", words) == {"intruder"}, words
+    assert finds("rita", "which host") == {"intruder"}, "the question itself is no secret"
+
+
 HOSTILE = (
     '<script>window.pwned=1</script><img src=x onerror="window.pwned=1"> ![p](https://evil.example/q.png) '
     '<div x-data x-init="window.pwned=1" hx-get="/admin/logout/" hx-trigger="load">deep</div> '
