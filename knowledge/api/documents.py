@@ -203,7 +203,12 @@ class DocumentRestoreView(TenantView):
     def post(self, request: Request, id: UUID) -> Response:
         """Bring a deleted document back."""
         document = access_document(self.principal.membership, id, deleted=True)
+        self.reference = id
         return show_document(restore_document(document=document, principal=self.principal), self.principal)
+
+    def replay(self, reference: UUID) -> Response:
+        """As it may be read now."""
+        return show_document(access_document(self.principal.membership, reference), self.principal)
 
 
 class DocumentContentView(TenantView):

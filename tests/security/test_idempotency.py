@@ -20,7 +20,7 @@ from django.utils import timezone
 
 from feedback.models import Feedback
 from knowledge.documents import delete_document
-from knowledge.models import Answer
+from knowledge.models import Answer, Document
 from tenants.idempotency import clear_idempotency, read_key
 from tenants.models import ApiKey, IdempotentRequest, UsageRecord
 from tenants.rest import TenantView
@@ -178,6 +178,22 @@ def test_an_answer_that_is_replayed_is_read_anew(cast: Cast) -> None:
         again = post(cast.nina, route, body, f"key of {route}".replace(" ", "-"))
         assert again.headers["Idempotency-Replayed"] == "true"
         assert "30 seconds" not in str(told(again))
+    assert all(not row.body for row in kept(cast.nina))
+
+
+def test_a_document_that_is_restored_is_read_anew(cast: Cast) -> None:
+    document = cast.documents["acme"]["bgp-session-down.md"]
+    with scope(tenant_id=cast.acme.pk, tags=None):
+        delete_document(document=document)
+    route = "api/v1/documents/<uuid:id>/restore"
+    first = post(cast.nina, route, None, "bring-it-back", pk=document.pk)
+    assert first.status_code == 200 and first.json()["title"] == document.title
+    again = post(cast.nina, route, None, "bring-it-back", pk=document.pk)
+    assert again.json() == first.json() and again.headers["Idempotency-Replayed"] == "true"
+    with scope(tenant_id=cast.acme.pk, tags=None):
+        Document.objects.filter(pk=document.pk).update(tags=["incident_reports"])
+    told = post(cast.nina, route, None, "bring-it-back", pk=document.pk)
+    assert told.status_code == 404 and document.title not in told.content.decode()
     assert all(not row.body for row in kept(cast.nina))
 
 
