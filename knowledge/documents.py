@@ -13,6 +13,7 @@ from django.utils.text import slugify
 
 from knowledge.access import may_read_tags
 from knowledge.embedding.spaces import have_missing_vectors_made
+from knowledge.exclusions import exclude_document
 from knowledge.ingestion.following import follow_collection
 from knowledge.ingestion.index import check_file, note_changes, retag_chunks
 from knowledge.ingestion.jobs import create_job
@@ -326,9 +327,10 @@ def _chosen_tags(
 
 
 def delete_document(*, document: Document, principal: Principal | None = None) -> None:
-    """Takes a document out of every answer at once; it can be restored for 30 days."""
+    """Takes a document out of every answer at once; it can be restored for 30 days. Its source does not bring it back."""
     with atomic():
         Document.objects.filter(pk=document.pk).update(deleted_at=timezone.now())
+        exclude_document(document)
         note_changes(documents=[document.pk], withdrawn=True)
         record_by(principal, "document.delete", document, {"title": document.title})
 

@@ -32,6 +32,7 @@ from knowledge.views.sources import (
     source_page,
     source_pause,
     source_sync,
+    source_take_again,
     source_try,
     sources_page,
 )
@@ -70,6 +71,7 @@ urlpatterns = [
     path("sources/<uuid:id>/edit/", source_edit, name="source-edit"),
     path("sources/<uuid:id>/sync/", source_sync, name="source-sync-now"),
     path("sources/<uuid:id>/check/", source_try, name="source-try"),
+    path("sources/<uuid:id>/take-again/", source_take_again, name="source-take-again"),
     path("sources/<uuid:id>/pause/", source_pause, name="source-pause"),
     path("sources/<uuid:id>/hook/", source_hook, name="source-hook"),
     path("sources/<uuid:id>/hook/delete/", source_hook_delete, name="source-hook-delete"),

@@ -32,6 +32,7 @@ ACTIONS: dict[str, str | Promise] = {
     "source.sync": _("had a source synchronised"),
     "source.pause": _("paused a source"),
     "source.resume": _("let a source go on"),
+    "source.take_again": _("had a source take deleted documents again"),
     "source.delete": _("deleted a source"),
     "source.hook": _("had a source synchronised by webhook"),
     "source.hook_create": _("made a webhook's secret"),

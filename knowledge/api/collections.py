@@ -17,6 +17,7 @@ from knowledge.api.question_shapes import WarmForm, WarmShape
 from knowledge.api.shapes import (
     CollectionForm,
     CollectionShape,
+    ExcludedShape,
     IngestForm,
     JobShape,
     ReindexForm,
@@ -28,6 +29,7 @@ from knowledge.api.shapes import (
     job_object,
 )
 from knowledge.documents import check_tags, default_collection, delete_collection, save_collection
+from knowledge.exclusions import excluded_items, take_again
 from knowledge.ingestion.jobs import cancel_job, create_job
 from knowledge.models import Collection, Job, Source
 from knowledge.sources import delete_source, save_source, source_of_folder, start_sync, try_source
@@ -179,6 +181,28 @@ class SourceCheckView(TenantView):
         source = access_source(self.principal.membership, id)
         ok, detail = try_source(source=source, principal=self.principal)
         return Response(SourceCheckShape({"ok": ok, "detail": detail}).data)
+
+
+class SourceExcludedView(TenantView):
+    abilities = {"GET": MANAGE, "DELETE": MANAGE}
+
+    @list_schema(ExcludedShape, operation_id="sources_excluded", tags=["sources"])
+    def get(self, request: Request, id: UUID) -> Response:
+        """What a source passes over because somebody deleted it here."""
+        return self.page(excluded_items(access_source(self.principal.membership, id)), ExcludedShape)
+
+    @extend_schema(
+        responses={204: None},
+        operation_id="sources_take_again",
+        tags=["sources"],
+        parameters=[OpenApiParameter("uri", str, description="Of one document; left out: all of them.")],
+    )
+    def delete(self, request: Request, id: UUID) -> Response:
+        """Let a source have documents again that were deleted here; they come with its next sync."""
+        source = access_source(self.principal.membership, id)
+        uri = request.query_params.get("uri")
+        take_again(source=source, uri=uri and uri.replace("\0", ""), principal=self.principal)
+        return Response(status=204)
 
 
 class IngestView(TenantView):

@@ -4,7 +4,7 @@ from typing import Any
 
 from rest_framework import serializers
 
-from knowledge.models import Collection, Document, Job, Source
+from knowledge.models import Collection, Document, ExpiredItem, Job, Source
 from knowledge.webhooks.callbacks import check_callback
 from tenants.models import validate_tag
 
@@ -197,6 +197,12 @@ class SourceForm(serializers.Serializer[Any]):
 
     def validate_callback_url(self, value: str) -> str:
         return check_callback(value)
+
+
+class ExcludedShape(serializers.ModelSerializer[ExpiredItem]):
+    class Meta:
+        model = ExpiredItem
+        fields = ("uri",)
 
 
 class SourceCheckShape(serializers.Serializer[Any]):

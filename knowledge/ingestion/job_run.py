@@ -179,8 +179,8 @@ class JobRun:
         self.report(failed=1)
 
     def list_change(self, kind: str, what: Any) -> None:
-        """Adds to what became of documents: ``added``, ``changed``, ``moved``, ``deleted``, ``failed``, ``expired``, and of
-        other files: ``skipped``."""
+        """Adds to what became of documents: ``added``, ``changed``, ``moved``, ``deleted``, ``failed``, ``expired``,
+        ``excluded``, and of other files: ``skipped``."""
         totals = self._result.setdefault("totals", {})
         totals[kind] = totals.get(kind, 0) + 1
         listed = self._result.setdefault("changes", {}).setdefault(kind, [])

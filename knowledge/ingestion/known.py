@@ -54,11 +54,12 @@ class Known:
     def _read_expired(self) -> dict[str, ExpiredItem]:
         days = self.source.collection.retention_days
         rows = ExpiredItem.objects.filter(source=self.source)
+        of_age = rows.filter(by_hand=False)
         if days is None:
-            rows.delete()
-            return {}
-        oldest = timezone.now() - timedelta(days=days)
-        rows.filter(current_since__gte=oldest).delete()  # the collection keeps them longer by now
+            of_age.delete()
+        else:
+            oldest = timezone.now() - timedelta(days=days)
+            of_age.filter(current_since__gte=oldest).delete()  # the collection keeps them longer by now
         return {row.uri: row for row in rows}
 
     def follow_source(self) -> None:
@@ -100,6 +101,11 @@ class Known:
         if sha256:
             return document.sha256 == sha256
         return bool(item.fingerprint) and document.fingerprint == item.fingerprint
+
+    def is_excluded(self, item: SourceItem) -> bool:
+        """Whether a person has deleted it here; whatever it says by now, it stays away."""
+        row = self._expired.get(item.uri)
+        return row is not None and row.by_hand and item.uri not in self.documents
 
     def is_expired(self, item: SourceItem, *, sha256: str = "") -> bool:
         """Whether retention has deleted this very content."""

@@ -131,12 +131,15 @@ class _Sync:
     def take(self, item: SourceItem) -> None:
         """One item: left alone, followed, or read and put into the batch."""
         known, run = self.known, self.run
+        if known.is_excluded(item):
+            self._leave_alone(item, left_out="excluded")
+            return
         if not self.force:
             if reason := known.reason_of_failure(item):
                 self._fail(item, reason, remembered=True)
                 return
             if known.is_expired(item):
-                self._leave_alone(item, expired=True)
+                self._leave_alone(item, left_out="expired")
                 return
             if known.is_unchanged(item):
                 self._leave_alone(item)
@@ -228,7 +231,7 @@ class _Sync:
         document = self.known.documents.get(item.uri)
         if not self.force:
             if self.known.is_expired(item, sha256=digest):
-                self._leave_alone(item, expired=True)
+                self._leave_alone(item, left_out="expired")
                 return
             if self.known.is_unchanged(item, sha256=digest):
                 self._leave_alone(item)
@@ -321,10 +324,10 @@ class _Sync:
 
     # Counting
 
-    def _leave_alone(self, item: SourceItem, *, expired: bool = False) -> None:
+    def _leave_alone(self, item: SourceItem, *, left_out: str = "") -> None:
         self.known.succeed(item)
-        if expired:
-            self.run.list_change("expired", item.uri)
+        if left_out:
+            self.run.list_change(left_out, item.uri)
         document = self.known.documents.get(item.uri)
         if document is not None and self.known.is_of_this_job(document):
             is_new = document.created_at >= self.known.started

@@ -14,6 +14,7 @@ from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_GET, require_POST
 
 from knowledge.access import access_source
+from knowledge.exclusions import excluded_items, take_again
 from knowledge.ingestion.sources.connect import KINDS
 from knowledge.ingestion.sources.kinds import shown_fields
 from knowledge.models import Document, Job, Source
@@ -30,6 +31,7 @@ MANAGE = Ability.MANAGE.value
 LIST = "knowledge/manage/sources.html"
 ONE = "knowledge/manage/source.html"
 RUNS = 20
+EXCLUDED = 200
 BY_HAND = Document.TaggedBy.HAND
 
 
@@ -145,6 +147,7 @@ def _render_one(request: HttpRequest, principal: Principal, source: Source) -> H
         "next": page.next,
         "later": bool(cursor),
         "changes": [] if cursor else _last_changes(source),
+        "excluded": [] if cursor else excluded_items(source)[:EXCLUDED],
     }
     if not is_part(request):
         context |= shell_context(principal)
@@ -159,6 +162,7 @@ CHANGES = {
     "failed": gettext_lazy("Failed"),
     "expired": gettext_lazy("Left out: too old"),
     "skipped": gettext_lazy("Skipped: of a kind that is not read"),
+    "excluded": gettext_lazy("Left out: deleted here"),
 }
 
 
@@ -198,6 +202,18 @@ def source_sync(request: HttpRequest, principal: Principal, id: UUID) -> HttpRes
     source = access_source(principal.membership, id)
     start_sync(source=source, principal=principal)
     messages.success(request, _("%(name)s is being synchronised.") % {"name": source.name})
+    return _after(request, principal, source)
+
+
+@require_POST
+@member_page
+def source_take_again(request: HttpRequest, principal: Principal, id: UUID) -> HttpResponse:
+    """Lets it have a document again that was deleted here."""
+    principal.require(MANAGE)
+    source = access_source(principal.membership, id)
+    uri = request.POST.get("uri", "").replace("\0", "")
+    if take_again(source=source, uri=uri, principal=principal):
+        messages.success(request, _("%(path)s comes with the next synchronisation.") % {"path": uri})
     return _after(request, principal, source)
 
 

@@ -15,6 +15,7 @@ from django.core.cache import cache
 from django_redis import get_redis_connection
 from redis.exceptions import RedisError
 
+from knowledge.exclusions import is_excluded
 from knowledge.models import Job, Source
 from knowledge.sources import start_sync
 from knowledge.webhooks.documents import read_document, read_uri, remove_document, upsert_document
@@ -145,7 +146,11 @@ def _other_branch(source: Source, event: Event) -> str:
 
 def _take_document(source: Source, event: Event, signed: Signed, address: str | None) -> Received:
     if signed.scheme == "standard" and event.kind == "document.upsert":
-        job: Job | None = upsert_document(source=source, pushed=read_document(event.data), address=address)
+        pushed = read_document(event.data)
+        if is_excluded(source=source, uri=pushed.uri):
+            words = "It was deleted here: restore it, or have the source take it again, on the source's page."
+            return Received("ignored", words)
+        job: Job | None = upsert_document(source=source, pushed=pushed, address=address)
         if job is None:
             return Received("unchanged", "The document is indexed with this very content.")
         return Received("started", job=job.pk)

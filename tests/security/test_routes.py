@@ -74,6 +74,7 @@ CASES: dict[str, Case] = {
         "source", {"GET": nothing, "PATCH": lambda: {"enabled": False}, "DELETE": nothing}
     ),
     "api/v1/sources/<uuid:id>/check": Case("source", {"POST": nothing}),
+    "api/v1/sources/<uuid:id>/excluded": Case("source", {"GET": nothing, "DELETE": nothing}),
     "api/v1/sources/<uuid:id>/sync": Case("source", {"POST": nothing}),
     "api/v1/hooks/<uuid:id>": Case("source", {"POST": lambda: {"type": "ping"}}, signed=True),
     "api/v1/tasks/<uuid:id>": Case("job", {"GET": nothing, "DELETE": nothing}, hidden=True),
@@ -125,6 +126,7 @@ CASES: dict[str, Case] = {
     "sources/<uuid:id>/edit/": Case("source", {"GET": nothing, "POST": nothing}),
     "sources/<uuid:id>/check/": Case("source", {"POST": nothing}),
     "sources/<uuid:id>/sync/": Case("source", {"POST": nothing}),
+    "sources/<uuid:id>/take-again/": Case("source", {"POST": lambda: {"uri": "a.md"}}),
     "sources/<uuid:id>/pause/": Case("source", {"POST": nothing}),
     "sources/<uuid:id>/hook/": Case("source", {"GET": nothing, "POST": nothing}),
     "sources/<uuid:id>/hook/delete/": Case("source", {"POST": nothing}),
