@@ -242,7 +242,7 @@ class _Sync:
                 return
             document = moved
         if document is None and not self.force and self.known.is_expired_elsewhere(item, sha256=digest):
-            self._leave_alone(item, expired=True)
+            self._leave_alone(item, left_out="expired")
             return
         self._prepare(item, document or self._new_document(item), data)
 
