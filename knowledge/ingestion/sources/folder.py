@@ -91,6 +91,10 @@ def _item_of(known: os.stat_result, uri: str) -> SourceItem:
     return SourceItem(uri=uri, size=known.st_size, fingerprint=fingerprint)
 
 
+def _is_too_long(path: Path) -> bool:
+    return len(path.as_posix()) > MAX_NAME
+
+
 def _open_below(folder: Path, uri: str) -> int:
     """A descriptor of a file, opened folder by folder from the file system's root: none of them may be a link.
 
@@ -141,15 +145,24 @@ class FolderConnector:
             raise SourceError(f"The folder {self._folder.name} is not there any more.", permanent=False)
         found, unnameable = 0, []
         for directory, folders, files in os.walk(self._folder, onerror=self._refuse):
+            below = Path(directory).relative_to(self._folder)
             others = self._kept_for_others if Path(directory) == self._root else ()
+            unnameable += [readable(below / name) for name in folders if _is_too_long(below / name)]
             folders[:] = sorted(
                 name
                 for name in folders
-                if not name.startswith(".") and name not in PASSED_OVER and name.lower() not in others
+                if not name.startswith(".")
+                and name not in PASSED_OVER
+                and name.lower() not in others
+                and not _is_too_long(below / name)
             )
             for name in sorted(files):
-                path = Path(directory) / name
+                path = below / name
                 if name.startswith(".") or (known := self._look_at(path)) is None:
+                    continue
+                uri = path.as_posix()
+                if _is_too_long(path) or uri != readable(uri):
+                    unnameable.append(readable(uri))
                     continue
                 found += 1
                 if found > MAX_ITEMS:
@@ -157,13 +170,9 @@ class FolderConnector:
                         f"The folder holds more than {MAX_ITEMS} files: make several sources of its sub-folders.",
                         permanent=True,
                     )
-                uri = path.relative_to(self._folder).as_posix()
-                if len(uri) > MAX_NAME or uri != readable(uri):
-                    unnameable.append(readable(uri))
-                    continue
                 yield _item_of(known, uri)
         self._said = name_some(UNNAMEABLE, unnameable)
-        if not found and not (self._folder / EMPTY_MARK).exists() and self._holds_documents():
+        if not (found or unnameable or (self._folder / EMPTY_MARK).exists()) and self._holds_documents():
             # What is left of a disk that is not mounted is an empty folder.
             raise SourceError(
                 f"The folder {self._folder.name} is empty, but was not before: mount its disk again. If it is empty on "
@@ -174,7 +183,7 @@ class FolderConnector:
     def _look_at(self, path: Path) -> os.stat_result | None:
         """What is known of a file; nothing of a link, of what is no file, and of what has just gone."""
         try:
-            known = os.lstat(path)
+            known = os.lstat(self._folder / path)
         except FileNotFoundError:
             return None
         except OSError as error:

@@ -178,9 +178,17 @@ def test_a_part_that_cannot_be_read_deletes_nothing(
 
 def test_names_that_cannot_be_kept_are_passed_over_and_told(shared: Any, root: Path) -> None:
     folder = root / "names"
-    deep = folder.joinpath(*["d" * 200] * 5)
-    deep.mkdir(parents=True)
-    (deep / "long.md").write_text("# Long\n\nText.\n")
+    long = folder.joinpath(*["d" * 190] * 5)
+    long.mkdir(parents=True)
+    (long / f"{'e' * 60}.md").write_text("# Long\n\nText.\n")
+    # Deeper than a path may be long for the system, too.
+    place = os.open(long, os.O_RDONLY)
+    for _ in range(20):
+        os.mkdir("f" * 200, dir_fd=place)
+        deeper = os.open("f" * 200, os.O_RDONLY, dir_fd=place)
+        os.close(place)
+        place = deeper
+    os.close(place)
     (folder / "größe.md").write_text("# Size\n\nText.\n")
     (folder / os.fsdecode(b"old\xfc.md")).write_text("# Old\n\nText.\n")
     (folder / os.fsdecode(b"m\xfcll")).mkdir()
@@ -190,7 +198,7 @@ def test_names_that_cannot_be_kept_are_passed_over_and_told(shared: Any, root: P
     assert job["state"] == "SUCCESS" and job["documents"]["failed"] == 0, job
     assert list(documents_of(shared, source)) == ["größe.md"]
     page = shared.ada.client.get(f"/sources/{source}/").content.decode()
-    assert "rename them" in page and "old�.md" in page and "m�ll/b.md" in page
+    assert "rename them" in page and "old�.md" in page and "m�ll/b.md" in page and page.count("d" * 190) >= 2
     assert sync(shared, source)["documents"]["unchanged"] == 1
 
 
