@@ -325,8 +325,19 @@ def _tell(standing: Standing, percent: int) -> None:
 
 
 def clear_reservations() -> int:
-    """Removes what holds no longer, and periods that are long over; in the scope of a tenant."""
+    """Removes what holds no longer, and periods that are long over; in the scope of a tenant.
+
+    What was never settled is told, and is no row of the ledger: nobody knows what it has cost, if anything. See
+    docs/decisions/0007-money-is-reserved.md.
+    """
     now = timezone.now()
-    gone, _ = Reservation.objects.filter(expires_at__lt=now - HOLDS).delete()
+    lost = Reservation.objects.filter(expires_at__lt=now - HOLDS)
+    most = lost.aggregate(sum=Sum("amount_usd"))["sum"]
+    gone, _ = lost.delete()
+    if gone:
+        BUDGETS.labels("lost").inc(gone)
+        logger.warning(
+            "calls of a process that died are not in the ledger", questions=gone, most_usd=f"{most:f}"
+        )
     Spending.objects.filter(ends_at__lt=now - timedelta(days=100)).delete()
     return int(gone)

@@ -50,7 +50,7 @@ INDEX_CHUNKS = Gauge("rag_index_chunks", "Passages that are searched", multiproc
 INDEX_BYTES = Gauge("rag_index_bytes", "Originals of the documents, in bytes", multiprocess_mode="mostrecent")
 QUEUE_DEPTH = Gauge("rag_queue_depth", "Jobs that wait", ["queue"], multiprocess_mode="mostrecent")
 BUDGETS = Counter(
-    "rag_budget_events_total", "Budgets near their end, spent, and questions refused", ["event"]
+    "rag_budget_events_total", "Budgets near their end, spent, questions refused, and lost", ["event"]
 )
 LIMITED = Counter("rag_limited_total", "Requests refused by a rate limit", ["subject", "what"])
 LIMITS_SKIPPED = Counter("rag_limits_skipped_total", "Requests that passed uncounted, as Redis was away")

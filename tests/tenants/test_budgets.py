@@ -152,7 +152,14 @@ def test_a_period_that_begins_amid_calls_counts_each_once(people: People) -> Non
         assert [row.spent_usd for row in Spending.objects.all()] == [40 * ACTUAL] * 2
 
 
-def test_what_a_crash_leaves_behind_expires(nina: Principal) -> None:
+def test_what_a_crash_leaves_behind_expires_and_is_told(
+    nina: Principal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Not by caplog: another test of the same process may have set logging up anew.
+    told: list[Any] = []
+    monkeypatch.setattr(
+        budgets, "logger", SimpleNamespace(warning=lambda words, **facts: told.append((words, facts)))
+    )
     budget(subject="tenant", period="day", hard_usd="0.03")
     crashed = uuid.uuid4()
     assert reserve_cost(membership=nina.membership, request_id=crashed, amount=ESTIMATE)
@@ -162,6 +169,10 @@ def test_what_a_crash_leaves_behind_expires(nina: Principal) -> None:
     spend(nina, cost=ACTUAL)
     Reservation.objects.filter(pk=crashed).update(expires_at=timezone.now() - timedelta(hours=1))
     assert clear_reservations() == 1
+    ((words, facts),) = told
+    assert "not in the ledger" in words and facts == {"questions": 1, "most_usd": f"{ESTIMATE:f}" + "0" * 10}
+    assert clear_reservations() == 0 and len(told) == 1
+    assert ledger() == ACTUAL, "a guess is no row"
 
 
 def test_a_refusal_says_when_the_budget_begins_anew(nina: Principal, people: People) -> None:
