@@ -25,6 +25,12 @@ def access_document(membership: Membership, pk: UUID | str, *, deleted: bool = F
     return document
 
 
+def readable_targets(membership: Membership, ids: set[str]) -> set[str]:
+    """Of documents, deleted ones too, those that the member's role reads."""
+    documents = Document.objects.visible_to(membership) | Document.objects.restorable_by(membership)
+    return {str(pk) for pk in documents.filter(pk__in=ids).values_list("pk", flat=True)}
+
+
 def access_collection(principal: Principal, pk: UUID | str) -> Collection:
     collection: Collection = access_one(Collection.objects.visible_to(principal), pk)
     return collection

@@ -10,6 +10,10 @@ class KnowledgeConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
+        from knowledge.access import readable_targets
+        from tenants.audit_log import guard_targets
+
+        guard_targets("document", readable_targets)
         # What an answer rests on beside its asker's rights: these tell of every change of documents too.
         watch_tables(
             {

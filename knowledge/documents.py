@@ -371,7 +371,9 @@ def start_reindex(
             document=document,
             collection=collection,
         )
-        record_by(principal, "index.rebuild", job, {name: str(row) for name, row in about.items()})
+        # Of one document it is the document's, whose title not everybody may read.
+        told = {name: str(row) for name, row in about.items()} | {"task": str(job.pk)}
+        record_by(principal, "index.rebuild", document or job, told)
     return job
 
 

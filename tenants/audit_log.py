@@ -4,22 +4,47 @@ Every filter but the text has an index that ends in the time. The text is looked
 so that a word that is not there costs the same however many rows there are: the page says how far it has looked.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeAlias
 
 from django.db.models import Q, QuerySet, TextField
 from django.db.models.functions import Cast
 
 from tenants.audit_words import ACTIONS
-from tenants.models import AuditEvent
+from tenants.models import AuditEvent, Membership
 from tenants.paging import NEWEST, Place, cursor_of, read_cursor, rows_after, write_cursor
 
 LATEST = replace(NEWEST, field="at")
 PAGE = 50
 EXPORT_BATCH = 500
 WINDOW = 20_000  # events that one search for a text looks at
+
+# Of a member and the ids of things of one type: those that the member may read.
+Readable: TypeAlias = Callable[[Membership, set[str]], set[str]]
+_guarded: dict[str, Readable] = {}
+
+
+def guard_targets(target_type: str, readable: Readable) -> None:
+    """What the log says of these, their names too, is for those who may read them."""
+    _guarded[target_type] = readable
+
+
+def tell_events(events: Sequence[AuditEvent], *, reader: Membership) -> list[AuditEvent]:
+    """Events as the reader may see them: without the detail where it is of something that their role does not read."""
+    for target_type, readable in _guarded.items() if _is_limited(reader) else ():
+        about = [event for event in events if event.target_type == target_type]
+        ids = {event.target_id for event in about}
+        hidden = ids - readable(reader, ids) if ids else set()
+        for event in about:
+            if event.target_id in hidden:
+                event.detail = {"withheld": True}
+    return list(events)
+
+
+def _is_limited(reader: Membership) -> bool:
+    return reader.role.readable_tags is not None
 
 
 @dataclass(frozen=True)
@@ -83,8 +108,12 @@ def narrow(events: "QuerySet[AuditEvent]", asked: Asked) -> "QuerySet[AuditEvent
     return events
 
 
-def read_log(events: "QuerySet[AuditEvent]", asked: Asked, *, after: str = "", size: int = PAGE) -> Found:
-    """One page of ``events`` (what the reader may see), newest first.
+def read_log(
+    events: "QuerySet[AuditEvent]", asked: Asked, *, reader: Membership, after: str = "", size: int = PAGE
+) -> Found:
+    """One page of ``events``, newest first, as the reader may see them.
+
+    A text is not looked for in the details of what not everybody reads, unless the reader reads everything.
 
     Raises:
         Problem: 400 for a cursor that is not one of ours.
@@ -97,23 +126,27 @@ def read_log(events: "QuerySet[AuditEvent]", asked: Asked, *, after: str = "", s
             at, pk = edge = last
             rows = rows.filter(Q(at__gt=at) | Q(at=at, id__gte=pk)).filter(at__gte=at)
         words = Cast("detail", TextField())
+        in_detail = Q(words__icontains=asked.text)
+        if _is_limited(reader):
+            in_detail &= ~Q(target_type__in=_guarded)
         rows = rows.annotate(words=words).filter(
-            Q(words__icontains=asked.text)
+            in_detail
             | Q(action__icontains=asked.text)
             | Q(actor_name__icontains=asked.text)
             | Q(target_id__icontains=asked.text)
         )
     found = list(rows[: size + 1])
+    told = tell_events(found[:size], reader=reader)
     if len(found) > size:
-        return Found(rows=found[:size], next=cursor_of(found[size - 1], LATEST))
-    return Found(rows=found, next=write_cursor(edge) if edge else "", looked_to=edge[0] if edge else None)
+        return Found(rows=told, next=cursor_of(told[-1], LATEST))
+    return Found(rows=told, next=write_cursor(edge) if edge else "", looked_to=edge[0] if edge else None)
 
 
-def stream_log(events: "QuerySet[AuditEvent]", asked: Asked) -> Iterator[AuditEvent]:
+def stream_log(events: "QuerySet[AuditEvent]", asked: Asked, *, reader: Membership) -> Iterator[AuditEvent]:
     """Every event that fits, newest first, in bounded memory and without a statement that could take long."""
     after = ""
     while True:
-        found = read_log(events, asked, after=after, size=EXPORT_BATCH)
+        found = read_log(events, asked, reader=reader, after=after, size=EXPORT_BATCH)
         yield from found.rows
         if not found.next:
             return

@@ -245,7 +245,9 @@ class ReindexView(TenantView):
             about["document"] = access_document(membership, pk)
         with atomic():
             job = create_job(kind=Job.Kind.REINDEX, user=membership.user, **about)
-            record_by(self.principal, "index.rebuild", job, {name: str(row) for name, row in about.items()})
+            # Of one document it is the document's, whose title not everybody may read.
+            told = {name: str(row) for name, row in about.items()} | {"task": str(job.pk)}
+            record_by(self.principal, "index.rebuild", about.get("document", job), told)
         return started(job)
 
 

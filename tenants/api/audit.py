@@ -11,6 +11,7 @@ from rest_framework.response import Response
 
 from ragsite.core.problems import FieldProblem, Problem
 from tenants.access import audit_events_visible_to
+from tenants.audit_log import tell_events
 from tenants.models import Ability, AuditEvent, Budget
 from tenants.rest import TenantView, list_schema
 from tenants.usage import summarise_costs
@@ -89,8 +90,9 @@ class AuditView(TenantView):
         ],
     )
     def get(self, request: Request) -> Response:
-        """What happened in the tenant, newest first."""
-        events = audit_events_visible_to(self.principal.membership)
+        """What happened in the tenant, newest first. Of documents that you may not read the `detail` is withheld."""
+        reader = self.principal.membership
+        events = audit_events_visible_to(reader)
         asked = request.query_params
         if action := asked.get("action"):
             events = (
@@ -105,7 +107,11 @@ class AuditView(TenantView):
         if asked.get("from") or asked.get("to"):
             start, end = read_period(request, days=365 * 100)
             events = events.filter(at__gte=start, at__lt=end)
-        return self.page(events, AuditEventShape)
+
+        def shape(rows: list[AuditEvent], **options: Any) -> Any:
+            return AuditEventShape(tell_events(rows, reader=reader), **options)
+
+        return self.page(events, shape)
 
 
 class CostGroupShape(serializers.Serializer[Any]):

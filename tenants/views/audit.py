@@ -97,9 +97,8 @@ def audit(request: HttpRequest, principal: Principal) -> HttpResponse:
     principal.require(Ability.MANAGE.value)
     try:
         asked = _asked(request)
-        found = read_log(
-            audit_events_visible_to(principal.membership), asked, after=request.GET.get("after", "")
-        )
+        reader, after = principal.membership, request.GET.get("after", "")
+        found = read_log(audit_events_visible_to(reader), asked, reader=reader, after=after)
     except Problem as problem:
         if is_part(request):
             raise
@@ -118,7 +117,8 @@ def audit_export(request: HttpRequest, principal: Principal) -> StreamingHttpRes
     if form not in ("csv", "jsonl"):
         raise Problem(400, "invalid", _("Export as csv or jsonl."))
     record_by(principal, "audit.export", None, {"format": form, **asked.facts()})
-    events = stream_log(audit_events_visible_to(principal.membership), asked)
+    reader = principal.membership
+    events = stream_log(audit_events_visible_to(reader), asked, reader=reader)
     slug = principal.membership.tenant.slug
     name = f"{slug}-audit-{timezone.localdate().isoformat()}.{form}"
     if form == "csv":

@@ -16,11 +16,14 @@ from django.db import connections
 from django.test import AsyncClient, Client
 from django.utils import timezone
 
+from knowledge.models import Document
 from tenants import audit_log
 from tenants.audit_log import Asked, read_log, stream_log
 from tenants.audit_words import ACTIONS, facts_of, words_of
-from tenants.models import AuditEvent, Tenant
+from tenants.models import AuditEvent, Role, Tenant
+from tenants.people import add_member, create_user
 from tenants.scope import scope, unscoped
+from tests.cast import PASSWORD
 from tests.security.helpers import session_client
 from tests.tenants.conftest import People
 from tests.tenants.counting import queries_of
@@ -138,13 +141,55 @@ def test_a_text_is_looked_for_window_by_window(people: People, monkeypatch: pyte
     assert "Nothing since" in page and "Search further back" in page
     with scope(tenant_id=people.acme.pk, tags=None):
         events = AuditEvent.objects.all()
-        found = read_log(events, Asked(text="needle"))
+        found = read_log(events, Asked(text="needle"), reader=people.ada.membership)
         looks = 1
         while found.next and not found.rows:
-            found = read_log(events, Asked(text="needle"), after=found.next)
+            found = read_log(events, Asked(text="needle"), reader=people.ada.membership, after=found.next)
             looks += 1
         assert [row.pk for row in found.rows] == [needle.pk] and looks == 3
-        assert [row.pk for row in stream_log(events, Asked(text="needle"))] == [needle.pk]
+        assert [row.pk for row in stream_log(events, Asked(text="needle"), reader=people.ada.membership)] == [
+            needle.pk
+        ]
+
+
+def test_what_it_says_of_a_document_is_for_those_who_may_read_that(people: People) -> None:
+    with scope(tenant_id=people.acme.pk, tags=None):
+        role = Role.objects.create(name="operator", tags=["runbooks"], abilities=["manage"])
+        add_member(user=create_user(username="olga", password=PASSWORD, check_password=False), role=role)
+        documents = {row.uri: row for row in Document.objects.all()}
+    add(people, action="collection.delete", target_type="collection", target_id="1", detail={"slug": "plans"})
+    for uri in ("runbook", "incident", "untagged"):
+        row = documents[uri]
+        add(people, action="document.read", **target_of(row), detail={"title": f"title of {uri}"})
+    with scope(tenant_id=people.acme.pk, tags=None):
+        documents["incident"].delete()  # erased: of what it was nobody knows any more who may read it
+    olga, ada = session_client("olga"), session_client("ada")
+
+    def told(client: Client) -> list[set[str]]:
+        """By every way to the log."""
+        admin = "/admin/tenants/auditevent/"
+        with scope(tenant_id=people.acme.pk, tags=None):
+            pks = list(AuditEvent.objects.filter(action="document.read").values_list("pk", flat=True))
+        texts = [
+            client.get("/api/v1/audit").content.decode(),
+            client.get("/audit/").content.decode(),
+            export(client)[1],
+            export(client, "format=jsonl")[1],
+            "".join(client.get(f"{admin}{pk}/change/").content.decode() for pk in pks),
+            b"".join(client.get(f"{admin}export/")).decode(),
+        ]
+        return [set(re.findall(r"title of (\w+)", text)) for text in texts]
+
+    assert told(ada) == [{"runbook", "incident", "untagged"}] * 6
+    assert told(olga) == [{"runbook"}] * 6
+    # Nor can it be guessed by searching for it.
+    assert shown(ada, "text=title of inc") == ["document.read"]
+    assert shown(olga, "text=title of inc") == []
+    assert shown(olga, "text=plans") == ["collection.delete"]
+
+
+def target_of(document: Document) -> dict[str, str]:
+    return {"target_type": "document", "target_id": str(document.pk)}
 
 
 def test_every_event_is_exported_once_across_batches(people: People, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,7 +198,9 @@ def test_every_event_is_exported_once_across_batches(people: People, monkeypatch
     rows = add(people, 40, detail={"word": "yes"}, at=timezone.now() - timedelta(days=1))
     with scope(tenant_id=people.acme.pk, tags=None):
         for asked in (Asked(actor="nina"), Asked(text="yes")):
-            assert [row.pk for row in stream_log(AuditEvent.objects.all(), asked)] == [row.pk for row in rows]
+            assert [
+                row.pk for row in stream_log(AuditEvent.objects.all(), asked, reader=people.ada.membership)
+            ] == [row.pk for row in rows]
 
 
 def test_no_answer_counts_or_reads_the_whole_log(people: People) -> None:
