@@ -11,7 +11,6 @@ from django.db.models import ProtectedError
 from django.utils import timezone
 from django.utils.text import slugify
 
-from knowledge.access import may_read_tags
 from knowledge.embedding.spaces import have_missing_vectors_made
 from knowledge.exclusions import exclude_document
 from knowledge.ingestion.following import follow_collection
@@ -22,11 +21,12 @@ from knowledge.ingestion.source_tags import effective_tags, lock_source
 from knowledge.ingestion.storage import delete_original, store_original
 from knowledge.models import Chunk, Collection, Corpus, Document, ExpiredItem, Job, Source
 from knowledge.schedules import wrong
+from knowledge.tags import check_added_tags, check_tags
 from knowledge.withdrawals import have_withdrawal_measured
 from ragsite.core.problems import FieldProblem, Problem
 from tenants.access import Principal
 from tenants.audit import record_by
-from tenants.models import Membership, Role, validate_tag
+from tenants.models import Membership
 from tenants.people import invalid
 from tenants.scope import atomic, on_commit, require_tenant_id
 
@@ -109,38 +109,6 @@ def delete_collection(*, collection: Collection, principal: Principal | None = N
             "The collection holds documents or sources, or deleted documents that can still be restored: "
             "move or delete them first.",
         ) from None
-
-
-def check_tags(*, tags: Sequence[str], principal: Principal | None) -> list[str]:
-    """Tags, well formed, and such that whoever gives them can read what they mark.
-
-    Raises:
-        Problem: 400.
-    """
-    try:
-        for tag in tags:
-            validate_tag(tag)
-    except ValidationError as error:
-        raise Problem(
-            400, "invalid", "A tag cannot be used.", errors=[FieldProblem("tags", m) for m in error.messages]
-        ) from None
-    cleaned = sorted(set(tags))
-    if principal is not None and not may_read_tags(principal.membership, cleaned):
-        readable = principal.membership.role.readable_tags or ()
-        raise Problem(
-            400,
-            "invalid",
-            "You could not read this document yourself.",
-            errors=[
-                FieldProblem("tags", "Give at least one tag that your role reads: " + ", ".join(readable))
-            ],
-        )
-    return cleaned
-
-
-def known_tags() -> list[str]:
-    """Every tag that a role of the tenant in force reads, sorted."""
-    return sorted({tag for tags in Role.objects.values_list("tags", flat=True) for tag in tags})
 
 
 def problem_of_parse_error(error: ParseError) -> Problem:
@@ -290,7 +258,9 @@ def change_document(
             document.title = document.given_title = title
         tags = _chosen_tags(document=document, source=source, tags=tags, own_tags=own_tags)
         if tags is not None:
-            document.tags = check_tags(tags=tags, principal=principal)
+            chosen = check_tags(tags=tags, principal=principal)
+            check_added_tags(added=set(chosen) - set(document.tags), principal=principal)
+            document.tags = chosen
         if collection is not None:
             document.collection = collection
         document.save(update_fields=[*CHANGED, "updated_at"])

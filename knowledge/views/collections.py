@@ -13,8 +13,9 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 
 from knowledge.access import access_collection
 from knowledge.api.shapes import CollectionForm
-from knowledge.documents import delete_collection, known_tags, save_collection, start_reindex
+from knowledge.documents import delete_collection, save_collection, start_reindex
 from knowledge.models import Collection, Document, Source
+from knowledge.tags import known_tags
 from knowledge.views.forms import check_form, chosen_tags, offer_tags, sentences
 from ragsite.core.problems import Problem
 from tenants.access import Principal

@@ -10,8 +10,8 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from knowledge.access import access_collections, access_source
-from knowledge.documents import known_tags
 from knowledge.models import Collection, Document, Source
+from knowledge.tags import known_tags
 from knowledge.views.shown import uuid_in
 from ragsite.core.problems import Problem
 from tenants.access import Principal

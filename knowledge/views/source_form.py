@@ -12,13 +12,13 @@ from django.views.decorators.http import require_http_methods, require_POST
 
 from knowledge.access import access_collections, access_source
 from knowledge.api.shapes import SourceForm
-from knowledge.documents import check_tags, known_tags
 from knowledge.ingestion.sources.base import SourceError
 from knowledge.ingestion.sources.connect import KINDS
 from knowledge.ingestion.sources.kinds import SourceKind, shown_fields, typed_fields
 from knowledge.models import Collection, Source
 from knowledge.schedules import HOURS, MINUTES, Preset, describe, next_runs, read_preset, weekday_name, wrong
 from knowledge.sources import check_source, fill_source, save_source, start_sync
+from knowledge.tags import check_tags, known_tags
 from knowledge.views.forms import check_form, chosen_tags, offer_tags
 from ragsite.core.problems import Problem
 from tenants.access import Principal

@@ -223,3 +223,19 @@ def test_failed_or_cancelled_new_content_leaves_the_old_whole(shared: Any) -> No
     started = send(shared.ada, "post", "reindex", {"document": document}).json()
     assert run_job(shared.ada, started["task_id"])["documents"]["failed"] == 0
     assert len(files_of(shared.acme) - before) == 1, "abandoned files stay on the disk"
+
+
+def test_a_member_opens_a_document_to_no_readers_but_those_of_their_own_tags(shared: Any) -> None:
+    made = upload_indexed(
+        shared.ada, "change.md", "# Change\n\nCHG-77.\n", tags=["change_requests", "compliance"]
+    )
+    path, both = f"documents/{made}", ["change_requests", "compliance"]
+    problem = check_problem(send(shared.nina, "patch", path, {"tags": [*both, "faq"]}), 400)
+    assert problem["errors"][0]["field"] == "tags" and "not faq" in problem["errors"][0]["detail"]
+    check_problem(send(shared.hal, "get", path), 404)
+    # Tags of others that are there may stay or be taken away; those that manage may add any.
+    assert send(shared.nina, "patch", path, {"tags": [*both, "runbooks"]}).status_code == 200
+    assert send(shared.nina, "patch", path, {"tags": ["change_requests"]}).status_code == 200
+    check_problem(send(shared.nina, "patch", path, {"tags": both}), 400)
+    assert send(shared.ada, "patch", path, {"tags": [*both, "faq"]}).status_code == 200
+    assert send(shared.hal, "get", path).status_code == 200

@@ -244,6 +244,8 @@ def test_nobody_gives_tags_that_would_hide_a_document_from_themselves(cast: Any)
     assert "your role reads" in told[0]
     told = messages_of(bulk("ada", "set-tags", runbook, other_tags="Not,A;Tag"))
     assert "is not a tag" in told[0]
+    told = messages_of(bulk("nina", "add-tags", runbook, other_tags="faq"))
+    assert "only tags that your role reads, not faq" in told[0]
     assert messages_of(bulk("nina", "add-tags", runbook)) == ["Choose the tags first."]
     with in_acme(cast):
         assert Document.objects.get(pk=runbook.pk).tags == ["runbooks"]
