@@ -28,11 +28,12 @@ from knowledge.api.shapes import (
     SyncForm,
     job_object,
 )
-from knowledge.documents import check_tags, default_collection, delete_collection, save_collection
+from knowledge.documents import default_collection, delete_collection, save_collection
 from knowledge.exclusions import excluded_items, take_again
 from knowledge.ingestion.jobs import cancel_job, create_job
 from knowledge.models import Collection, Job, Source
 from knowledge.sources import delete_source, save_source, source_of_folder, start_sync, try_source
+from knowledge.tags import check_tags
 from knowledge.webhooks.callbacks import check_callback
 from ragsite.core.problems import Problem
 from tenants.audit import record_by

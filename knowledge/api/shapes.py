@@ -240,7 +240,6 @@ class JobDocumentsShape(serializers.Serializer[Any]):
     unchanged = serializers.IntegerField()
     deleted = serializers.IntegerField()
     failed = serializers.IntegerField()
-    skipped = serializers.IntegerField(help_text="Files of kinds that are not read; not among those seen.")
 
 
 class JobChunksShape(serializers.Serializer[Any]):
@@ -292,7 +291,6 @@ def job_object(job: Job) -> dict[str, Any]:
             "unchanged": job.unchanged,
             "deleted": job.deleted,
             "failed": job.failed,
-            "skipped": job.skipped,
         },
         "chunks": {"added": job.chunks_added, "kept": job.chunks_kept, "removed": job.chunks_removed},
         "errors": job.errors,

@@ -1,5 +1,6 @@
 """The file name under which a document is read: what has no ending of its own gets the one of its media type."""
 
+import mimetypes
 from pathlib import PurePath
 from urllib.parse import unquote, urlsplit
 
@@ -71,11 +72,14 @@ def file_name(uri: str, media_type: str = "") -> str:
 
 
 def is_of_other_kind(uri: str, media_type: str = "") -> bool:
-    """Whether a document's name says that it is nothing to be read, a picture for instance.
+    """Whether a document's name says that it holds no text: a picture, sound, film or font.
 
-    The name of an address says nothing: what it leads to does.
+    The name of an address says nothing: what it leads to does. Of any other kind that is not read its source is told.
     """
-    return not _is_address(uri) and not is_supported(file_name(uri, media_type))
+    if _is_address(uri) or is_supported(file_name(uri, media_type)):
+        return False
+    kind = mimetypes.guess_type(uri)[0] or ""
+    return kind.partition("/")[0] in ("image", "audio", "video", "font")
 
 
 def _is_address(uri: str) -> bool:

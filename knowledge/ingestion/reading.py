@@ -49,7 +49,7 @@ def open_source(*, source: Source, look_round: Callable[[], None]) -> Iterator[t
 def list_items(*, aside: Aside, connector: SourceConnector, run: JobRun) -> list[SourceItem]:
     """Every document of a source; of several with the same path the last one.
 
-    They are counted as they come, and so is what is skipped: files of kinds that are not read.
+    They are counted as they come, and so is what is skipped: pictures, sounds, films and fonts.
 
     Raises:
         SourceError

@@ -161,7 +161,7 @@ CHANGES = {
     "deleted": gettext_lazy("Deleted"),
     "failed": gettext_lazy("Failed"),
     "expired": gettext_lazy("Left out: too old"),
-    "skipped": gettext_lazy("Skipped: of a kind that is not read"),
+    "skipped": gettext_lazy("Skipped: holds no text"),
     "excluded": gettext_lazy("Left out: deleted here"),
 }
 

@@ -27,6 +27,8 @@ BESIDE = {"get /members/{id}", "get /roles/{id}", "get /api-keys/{id}", "get /ta
     "delete /invitations/{id}",
     "post /hooks/{id}",
     "post /sources/{id}/check",
+    "get /sources/{id}/excluded",
+    "delete /sources/{id}/excluded",
     "post /query/batch",
     "get /model-settings",
     "patch /model-settings",

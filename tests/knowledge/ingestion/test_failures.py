@@ -51,19 +51,21 @@ def raising(
 def test_files_of_kinds_that_are_not_read_are_counted_and_no_failures(tmp_path: Path, shared: Any) -> None:
     for n in range(210):
         write(tmp_path / f"a{n}.png", "no text")
-    write(tmp_path / "film", "no ending")
+    write(tmp_path / "film.mp4", "no text")
+    write(tmp_path / "tool.exe", "of a kind that is not read")
     write(tmp_path / "good.md", "# Good\n\nText.\n")
     write(tmp_path / "zz.pdf", "no pdf at all")
     source = make_source(tmp_path)
     for _ in range(2):
         job = sync(source)
-        assert (job.state, job.seen, job.failed, job.skipped) == ("SUCCESS", 2, 1, 211)
-        assert [error["document"] for error in job.errors] == ["zz.pdf"]
+        assert (job.state, job.seen, job.failed, job.skipped) == ("SUCCESS", 3, 2, 211)
+        assert {error["document"] for error in job.errors} == {"tool.exe", "zz.pdf"}
         assert job.result["totals"]["skipped"] == 211 and len(job.result["changes"]["skipped"]) == 200
-        assert list(DeadLetter.objects.filter(source=source).values_list("uri", flat=True)) == ["zz.pdf"]
+        letters = DeadLetter.objects.filter(source=source).order_by("uri")
+        assert list(letters.values_list("uri", flat=True)) == ["tool.exe", "zz.pdf"]
     source.refresh_from_db()
     assert source.last_run["documents"] == {
-        "seen": 2, "changed": 0, "unchanged": 1, "deleted": 0, "failed": 1, "skipped": 211
+        "seen": 3, "changed": 0, "unchanged": 1, "deleted": 0, "failed": 2, "skipped": 211
     }  # fmt: skip
     for page in (
         reverse("job-page", args=[job.pk]),
