@@ -70,11 +70,11 @@ CASES: dict[str, Case] = {
         "collection", {"GET": nothing, "PATCH": lambda: {"description": "changed"}, "DELETE": nothing}
     ),
     "api/v1/sources/<uuid:id>/hook-secret": Case("source", {"POST": nothing, "DELETE": nothing}),
+    "api/v1/sources/<uuid:id>/excluded": Case("source", {"GET": nothing, "DELETE": nothing}),
     "api/v1/sources/<uuid:id>": Case(
         "source", {"GET": nothing, "PATCH": lambda: {"enabled": False}, "DELETE": nothing}
     ),
     "api/v1/sources/<uuid:id>/check": Case("source", {"POST": nothing}),
-    "api/v1/sources/<uuid:id>/excluded": Case("source", {"GET": nothing, "DELETE": nothing}),
     "api/v1/sources/<uuid:id>/sync": Case("source", {"POST": nothing}),
     "api/v1/hooks/<uuid:id>": Case("source", {"POST": lambda: {"type": "ping"}}, signed=True),
     "api/v1/tasks/<uuid:id>": Case("job", {"GET": nothing, "DELETE": nothing}, hidden=True),
