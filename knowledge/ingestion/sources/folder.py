@@ -20,6 +20,7 @@ from tenants.scope import require_tenant_id, unscoped
 
 MAX_ITEMS = 200_000
 RACY_SECONDS = 2.0  # the coarsest clock of a file system
+MANY = 20  # documents; fewer are soon deleted by hand, and soon indexed again
 EMPTY_MARK = ".empty"  # a file of this name says that a folder is empty on purpose
 PASSED_OVER = frozenset({"lost+found"})  # the file system's own, which root alone may read
 
@@ -119,7 +120,7 @@ class FolderConnector:
     Args:
         folder: its real path.
         kept_for_others: names, in lower case, of folders directly below the allowed root that are passed over, too.
-        holds_documents: whether documents of it are known.
+        holds_many: whether so many documents of it are known (``MANY``) that all of them at once are hardly deleted.
     """
 
     def __init__(
@@ -127,11 +128,11 @@ class FolderConnector:
         folder: Path,
         *,
         kept_for_others: frozenset[str] = frozenset(),
-        holds_documents: Callable[[], bool] = lambda: False,
+        holds_many: Callable[[], bool] = lambda: False,
     ) -> None:
         self._folder = folder
         self._root, self._kept_for_others = allowed_root(), kept_for_others
-        self._holds_documents = holds_documents
+        self._holds_many = holds_many
         self._said: list[str] = []
 
     def check(self) -> str:
@@ -172,7 +173,7 @@ class FolderConnector:
                     )
                 yield _item_of(known, uri)
         self._said = name_some(UNNAMEABLE, unnameable)
-        if not (found or unnameable or (self._folder / EMPTY_MARK).exists()) and self._holds_documents():
+        if not (found or unnameable or (self._folder / EMPTY_MARK).exists()) and self._holds_many():
             # What is left of a disk that is not mounted is an empty folder.
             raise SourceError(
                 f"The folder {self._folder.name} is empty, but was not before: mount its disk again. If it is empty on "
@@ -219,7 +220,7 @@ def _connect(source: Source) -> FolderConnector:
     return FolderConnector(
         folder,
         kept_for_others=folders_of_others(),
-        holds_documents=lambda: Document.objects.filter(source=source, deleted_at__isnull=True).exists(),
+        holds_many=lambda: Document.objects.filter(source=source, deleted_at__isnull=True).count() >= MANY,
     )
 
 

@@ -125,7 +125,7 @@ def test_a_folder_that_is_away_deletes_nothing(shared: Any, root: Path) -> None:
 
 
 def test_an_empty_folder_that_was_not_empty_deletes_nothing_unless_it_is_meant(
-    shared: Any, root: Path
+    shared: Any, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = root / "disk"
     (folder / "sub").mkdir(parents=True)
@@ -133,6 +133,7 @@ def test_an_empty_folder_that_was_not_empty_deletes_nothing_unless_it_is_meant(
     source = add_source(shared, folder)
     sync(shared, source)
     (folder / "sub" / "a.md").rename(root / "a.md")
+    monkeypatch.setattr("knowledge.ingestion.sources.folder.MANY", 1)
     for there in ("an empty sub-folder", "nothing"):
         job = sync(shared, source)
         assert job["state"] != "SUCCESS" and "mount its disk again" in job["error"], there
@@ -145,6 +146,13 @@ def test_an_empty_folder_that_was_not_empty_deletes_nothing_unless_it_is_meant(
     job = sync(shared, source)
     assert job["state"] == "SUCCESS" and job["documents"]["deleted"] == 1
     assert not documents_of(shared, source)
+    # A few may well be deleted all at once.
+    monkeypatch.undo()
+    (folder / ".empty").unlink()
+    (root / "a.md").rename(folder / "a.md")
+    sync(shared, source)
+    (folder / "a.md").unlink()
+    assert sync(shared, source)["documents"]["deleted"] == 1
 
 
 @pytest.mark.parametrize(("call", "path"), [("scandir", "sub"), ("lstat", "sub/b.md")])
