@@ -358,6 +358,7 @@ def test_a_source_is_made_and_run(
 ) -> None:
     name = "phone" if size == PHONE else "desktop"
     configure(RAGSITE_INGEST_ROOT=folder.parent)
+    (folder / "plan.pdf").write_bytes(b"no PDF at all")
     ada = visit(size=size).sign_in("ada")
     page = ada.page
     ada.go("/sources/")
@@ -390,7 +391,8 @@ def test_a_source_is_made_and_run(
     expect(page.get_by_role("button", name="Stop")).to_be_visible()
     run_jobs()
     expect(page.locator("#source")).to_contain_text("done, with errors")
-    expect(page.locator("#source")).to_contain_text("logo.png")
+    expect(page.locator("#source")).to_contain_text("plan.pdf")
+    expect(page.locator("#source")).to_contain_text("Skipped: holds no text")
     ada.shoot(f"source-{name}")
     assert not ada.scrolls_sideways()
     ada.go("/sources/")
@@ -462,6 +464,7 @@ def test_a_job_is_cancelled_and_tried_again(
 
 def test_without_javascript(visit: Any, run_jobs: Any, folder: Path, configure: Any) -> None:
     configure(RAGSITE_INGEST_ROOT=folder.parent)
+    (folder / "plan.pdf").write_bytes(b"no PDF at all")
     ada = visit(javascript=False, lenient=True).sign_in("ada")  # a page that says 415 is told on the console
     page = ada.page
     ada.go("/documents/")

@@ -83,6 +83,7 @@ NO_PAGES = {
     "sources/<uuid:id>/hook/delete/",
     "sources/<uuid:id>/pause/",
     "sources/<uuid:id>/sync/",
+    "sources/<uuid:id>/take-again/",
     "upload/progress/",
     "usage/export/",
     "usage/questions/",

@@ -419,7 +419,8 @@ def test_a_pushed_document_is_indexed_changed_and_deleted(shared: Any) -> None:
     with scope(tenant_id=shared.acme.pk, tags=None):
         events = AuditEvent.objects.filter(target_id=str(document.pk)).order_by("at")
         assert [(e.action, e.method) for e in events] == [
-            ("document.push", "webhook"), ("document.push", "webhook"), ("document.delete", "webhook")
+            ("document.push", "webhook"), ("document.push", "webhook"), ("index.rebuild", "jwt"),
+            ("document.delete", "webhook"),
         ]  # fmt: skip
     check_problem(send(shared.ada, "post", f"sources/{source.pk}/sync"), 409, "pushed")
 
