@@ -84,26 +84,28 @@ def build(*, corpus: Path, chunks: int, tenants: int, fixed: list[int], say: Say
     # The number tells what chunks hold: tenants that were made with less stay out of it.
     prefix = f"scale2-{chunks}-{tenants}"
     with unscoped(reason="bench: find tenants"):
-        found = list(Tenant.objects.filter(slug__startswith=f"{prefix}-").order_by("slug"))
-    if found and not _is_filled(found[-1]):
-        remove_tenant(tenant=found.pop())
+        rows = list(Tenant.objects.filter(slug__startswith=f"{prefix}-").order_by("slug"))
+    found = {tenant.slug: tenant for tenant in rows if _is_filled(tenant)}
     if len(found) == tenants:
-        return found
+        return list(found.values())
     texts, pieces = read_pieces(corpus)
     say(f"embedding {len(texts)} passages")
     centres = embedder().embed(texts)
     _make_plain_table()
+    for tenant in rows:
+        if tenant.slug not in found:
+            remove_tenant(tenant=tenant)
     for number, size in enumerate(zipf_sizes(chunks=chunks, tenants=tenants, fixed=fixed)):
-        if number < len(found):
+        slug = f"{prefix}-{number:03}"
+        if slug in found:
             continue
-        tenant = create_tenant(slug=f"{prefix}-{number:03}", name=f"Scale {number}")
-        say(f"{tenant.slug}: {size} chunks")
-        _fill(tenant=tenant, size=size, centres=centres, pieces=pieces, seed=number)
-        found.append(tenant)
+        found[slug] = create_tenant(slug=slug, name=f"Scale {number}")
+        say(f"{slug}: {size} chunks")
+        _fill(tenant=found[slug], size=size, centres=centres, pieces=pieces, seed=number)
     say("analysing")
     with connections["owner"].cursor() as cursor:
         cursor.execute("ANALYZE knowledge_chunk, knowledge_document, knowledge_embedding")
-    return found
+    return [found[slug] for slug in sorted(found)]
 
 
 def _is_filled(tenant: Tenant) -> bool:
