@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from knowledge.retrieval.segment import REACH, SCALE, Rows, Vectors, sign_bits
 from knowledge.retrieval.view import IndexView, Selection
 
-EXACT_ROWS = 2000
-# Rows compared by their whole vectors, for each row wanted, at the least and at the most.
+EXACT_ROWS = 3000
+# Rows compared by their whole vectors: for each row wanted, at the least and at the most.
 OVERSAMPLING = 24
-MAX_COMPARED = 16000
+MIN_COMPARED, MAX_COMPARED = 1000, 16000
 # What a chunk's surroundings count of the vector that it is searched by.
 SURROUNDINGS = 0.65
 
@@ -73,7 +73,7 @@ def search_vectors(
 def compared_rows(rows: int, limit: int, share: float = 1.0) -> int:
     """How many of ``rows`` are compared by their whole vectors to find ``limit``."""
     wanted = OVERSAMPLING * limit + rows // 24
-    return int(min(rows, MAX_COMPARED, max(EXACT_ROWS / 2, wanted * share)))
+    return int(min(rows, MAX_COMPARED, max(MIN_COMPARED, wanted * share)))
 
 
 def _pick(
