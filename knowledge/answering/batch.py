@@ -105,6 +105,7 @@ async def _answer_all(run: JobRun, asker: Principal, turn: Turn | None) -> None:
     config, gate = answer_config(), gateway()
     free = asyncio.Semaphore(AT_ONCE)
     under_way: set[int] = set()
+    pause = 0.0  # before the next question: the one before has left less than half of a limit
 
     def tell(**counts: Any) -> None:
         run.report(
@@ -112,10 +113,12 @@ async def _answer_all(run: JobRun, asker: Principal, turn: Turn | None) -> None:
         )
 
     async def answer(at: int) -> None:
-        nonlocal answered
+        nonlocal answered, pause
         async with free:
+            await asyncio.sleep(pause)
             await run_db(run.check, now=True)
             grant = await take_when_there(asker, tokens=usual_tokens(config))
+            pause = seconds_to_leave_half(grant)
             principal = await run_db(read_asker, job)
             under_way.add(at)
             options = job.request["options"]
@@ -144,7 +147,6 @@ async def _answer_all(run: JobRun, asker: Principal, turn: Turn | None) -> None:
                 await run_db(tell, changed=1)
             finally:
                 under_way.discard(at)
-            await asyncio.sleep(seconds_to_leave_half(grant))
 
     await run_db(run.report, step=f"{answered} of {len(questions)}", seen=len(questions), changed=answered)
 

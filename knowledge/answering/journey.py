@@ -96,9 +96,8 @@ class Journey:
     warnings: tuple[str, ...] = ()
     reserved: bool = False
     is_followed: Callable[[], Awaitable[bool]] | None = None  # while others may wait for it, too
-    stopped: Answer | None = (
-        None  # as far as it had come when its asker stopped it, while others wait for the rest
-    )
+    # As far as it had come when its asker stopped it, while others wait for the rest.
+    stopped: Answer | None = None
 
     def end_of_share(self, share: float) -> float:
         """When something on the way to the answer has had its share of the time that is left."""

@@ -71,8 +71,8 @@ def file_name(uri: str, media_type: str = "") -> str:
     return f"{name or 'page'}{ending}"
 
 
-def is_of_other_kind(uri: str, media_type: str = "") -> bool:
-    """Whether a document's name says that it holds no text: a picture, sound, film or font.
+def holds_no_text(uri: str, media_type: str = "") -> bool:
+    """Whether a document's name says so: it is a picture, sound, film or font.
 
     The name of an address says nothing: what it leads to does. Of any other kind that is not read its source is told.
     """

@@ -7,7 +7,7 @@ from itertools import islice
 
 from knowledge.ingestion.aside import Aside
 from knowledge.ingestion.job_run import JobRun
-from knowledge.ingestion.names import is_of_other_kind
+from knowledge.ingestion.names import holds_no_text
 from knowledge.ingestion.sources.base import SourceConnector, SourceItem
 from knowledge.ingestion.sources.connect import connect
 from knowledge.models import Source
@@ -60,7 +60,7 @@ def list_items(*, aside: Aside, connector: SourceConnector, run: JobRun) -> list
     while some := aside.call(lambda: _take_some(listing)):
         seen = len(items)
         for item in some:
-            if is_of_other_kind(item.uri, item.media_type):
+            if holds_no_text(item.uri, item.media_type):
                 run.list_change("skipped", item.uri)
             else:
                 items[item.uri] = item

@@ -55,8 +55,8 @@ def sync_source(
     """Brings a source up to date; a bad document fails alone.
 
     A document whose fingerprint or bytes are the same is left alone; one that is gone while its bytes turn up under another
-    path has moved, and keeps its row and vectors. What fails for the moment is tried once more at the end. Files of kinds
-    that are not read are counted, and no failures.
+    path has moved, and keeps its row and vectors. What fails for the moment is tried once more at the end. Pictures and
+    the like are counted, and no failures.
 
     Args:
         force: index unchanged documents too.

@@ -27,6 +27,7 @@ from knowledge.llm.framing import EventReader
 from knowledge.llm.network import LIMITS, gather_streams
 from knowledge.llm.sentences import partition_text
 from knowledge.llm.wire import (
+    FAILURES,
     client_timeout,
     end_body,
     estimate_tokens,
@@ -72,17 +73,7 @@ _TYPE_OF_STATUS = {
     504: "timeout_error",
     529: "overloaded_error",
 }
-# What can be raised by a call, and by reading an answer that has not the protocol's shape.
-_FAILURES = (
-    anthropic.AnthropicError,
-    httpx2.HTTPError,
-    httpx2.StreamError,
-    TimeoutError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    LookupError,
-)
+_FAILURES = (anthropic.AnthropicError, *FAILURES)
 # These 429s stay until somebody raises a limit, so waiting does not help.
 _SPENT = frozenset({"contract_spend_limit_reached", "enforced_spend_limit_reached"})
 

@@ -22,6 +22,7 @@ from knowledge.llm.base import (
 )
 from knowledge.llm.markers import INSTRUCTION, MarkerReader
 from knowledge.llm.wire import (
+    FAILURES,
     client_timeout,
     estimate_tokens,
     may_have_arrived,
@@ -44,17 +45,7 @@ _TRANSIENT = frozenset({408, 409, 425, 429})
 # These stay until somebody pays or raises a limit, so waiting does not help.
 _SPENT = frozenset({"insufficient_quota", "billing_hard_limit_reached"})
 _FILTERED = "content_filter"
-# What can be raised by a call, and by reading an answer that has not the protocol's shape.
-_FAILURES = (
-    openai.OpenAIError,
-    httpx2.HTTPError,
-    httpx2.StreamError,
-    TimeoutError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    LookupError,
-)
+_FAILURES = (openai.OpenAIError, *FAILURES)
 
 
 class OpenAIProvider:

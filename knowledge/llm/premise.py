@@ -30,7 +30,8 @@ MOST = 3
 
 
 def find_unconfirmed(question: str, passages: Sequence[Passage]) -> tuple[str, ...]:
-    """The names and numbers of a question that none of its passages holds, as the question writes them.
+    """The names and numbers of a question that none of its passages holds, as the question writes them; with a number its
+    unit, where that is compared (“what does code 809 mean” asks for no 809 of anything).
 
     Small numbers are left out: “two ways”, “step 3” are seldom a premise.
     """
@@ -38,8 +39,10 @@ def find_unconfirmed(question: str, passages: Sequence[Passage]) -> tuple[str, .
     plain = _THOUSANDS.sub("", text)
     found: list[str] = []
     for match in _NUMBER.finditer(question):
-        if not _holds_number(text, plain, match.group(1), unit=match.group(2) or match.group(3) or ""):
-            found.append(match.group().strip())
+        unit = match.group(2) or match.group(3) or ""
+        if not _holds_number(text, plain, match.group(1), unit=unit):
+            is_compared = any(pattern.match(unit) for pattern in _UNITS)
+            found.append(match.group().strip() if is_compared else match.group(1))
     for match in _NAME.finditer(question):
         name = match.group()
         has_digit = any(letter.isdigit() for letter in name)

@@ -23,6 +23,16 @@ _NOT_SENT = (
     httpx2.ProxyError,
     httpx2.UnsupportedProtocol,
 )
+# Beside its client's own errors, what calling a provider raises, and reading an answer without the protocol's shape.
+FAILURES = (
+    httpx2.HTTPError,
+    httpx2.StreamError,
+    TimeoutError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+)
 # How long the end of a body is waited for whose answer is over.
 END_SECONDS = 1.0
 

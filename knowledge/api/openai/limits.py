@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from knowledge.llm.wire import BYTES_PER_TOKEN
+from knowledge.answering.compress import CHARS_PER_TOKEN
 
 
 class TextLimit:
@@ -17,7 +17,7 @@ class TextLimit:
     """
 
     def __init__(self, *, tokens: int | None = None, stops: tuple[str, ...] = ()) -> None:
-        self._chars = None if tokens is None else tokens * BYTES_PER_TOKEN
+        self._chars = None if tokens is None else tokens * CHARS_PER_TOKEN
         self._stops = stops
         self._held = ""
         self._given = 0

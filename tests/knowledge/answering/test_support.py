@@ -121,6 +121,7 @@ def test_a_cut_answer_is_marked_where_it_ends_and_a_restart_forgets_marks() -> N
     [
         ("Why is the hold timer 90 seconds?", ("90 seconds",)),
         ("What does ERR-4712 mean?", ("ERR-4712",)),
+        ("What does code 809 mean?", ("809",)),
         ("Is the limit 950,000 prefixes, with a 30s timer?", ()),
         ("Who is called after 10 minutes?", ()),
         ("How do I bring up ge-0/0/9?", ("ge-0/0/9",)),

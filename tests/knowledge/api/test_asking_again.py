@@ -4,11 +4,14 @@ import asyncio
 import json
 import threading
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import httpx
 import pytest
 
+from knowledge.answering import storing
+from knowledge.api import query
 from knowledge.models import Answer, Job
 from tenants.models import UsageRecord
 from tenants.scope import scope
@@ -186,20 +189,26 @@ def test_a_client_that_leaves_leaves_its_key_free(
         ]
 
 
+def hold_up(
+    module: ModuleType, name: str, monkeypatch: pytest.MonkeyPatch
+) -> tuple[threading.Event, threading.Event]:
+    """Has a function of a module wait: it sets the first event when it is called, and goes on when the second is set."""
+    function, is_called, may_go_on = getattr(module, name), threading.Event(), threading.Event()
+
+    def hold(**given: Any) -> Any:
+        is_called.set()
+        assert may_go_on.wait(20)
+        return function(**given)
+
+    monkeypatch.setattr(module, name, hold)
+    return is_called, may_go_on
+
+
 def test_an_answer_that_was_whole_when_its_client_left_is_shown_and_not_made_again(
     shared: Any, shared_site: str, model: StubProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The client leaves while its answer is being stored."""
-    from knowledge.answering import storing
-
-    store, is_storing, may_store = storing.store_answer, threading.Event(), threading.Event()
-
-    def hold(**given: Any) -> Answer:
-        is_storing.set()
-        assert may_store.wait(20)
-        return store(**given)
-
-    monkeypatch.setattr("knowledge.answering.storing.store_answer", hold)
+    is_storing, may_store = hold_up(storing, "store_answer", monkeypatch)
     model.script(GOOD)
     headers = keyed(shared.nina, "whole")
     leave(shared_site, QUERY, BODY, headers, when=is_storing.is_set)
@@ -212,16 +221,7 @@ def test_an_answer_that_was_whole_when_its_client_left_is_shown_and_not_made_aga
 def test_a_batch_whose_client_leaves_is_started_once(
     shared: Any, shared_site: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from knowledge.api import query
-
-    start, is_starting, may_start = query.start_batch, threading.Event(), threading.Event()
-
-    def hold(**given: Any) -> Job:
-        is_starting.set()
-        assert may_start.wait(20)
-        return start(**given)
-
-    monkeypatch.setattr("knowledge.api.query.start_batch", hold)
+    is_starting, may_start = hold_up(query, "start_batch", monkeypatch)
     headers, body = keyed(shared.nina, "batch"), {"questions": [HOLD_TIMER]}
     leave(shared_site, "/api/v1/query/batch", body, headers, when=is_starting.is_set)
     may_start.set()

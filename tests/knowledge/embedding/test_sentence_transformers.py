@@ -18,6 +18,7 @@ from tenants.scope import scope
 from tests.cast import add_indexed, member_of
 from tests.knowledge.helpers import ask
 from tests.knowledge.shared import _django_db_helper, on_shared_cast  # noqa: F401
+from tests.knowledge.tiny_bert import save_tiny_bert
 
 pytestmark = on_shared_cast
 
@@ -27,26 +28,12 @@ TEXTS = ["the hold timer is thirty seconds", "router"]
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A BERT of 2 layers and 16 dimensions with random weights, whose configuration has prompts."""
-    import torch
+    """A tiny model whose configuration has prompts."""
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
-    from transformers import BertConfig, BertModel, BertTokenizerFast
 
     bert, folder = tmp_path_factory.mktemp("bert"), tmp_path_factory.mktemp("sentence-transformer")
-    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
-    (bert / "vocab.txt").write_text("\n".join(vocabulary))
-    BertTokenizerFast(vocab=str(bert / "vocab.txt"), vocab_file=str(bert / "vocab.txt")).save_pretrained(bert)
-    torch.manual_seed(1)
-    shape = BertConfig(
-        vocab_size=len(vocabulary),
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=32,
-        max_position_embeddings=64,
-    )
-    BertModel(shape).save_pretrained(bert)
+    save_tiny_bert(bert, words=WORDS)
     SentenceTransformer(
         modules=[Transformer(str(bert)), Pooling(16)],
         device="cpu",

@@ -3,19 +3,30 @@
 import hashlib
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from knowledge.embedding.base import Vectors
 from knowledge.embedding.factory import embedder
 from knowledge.ingestion.jobs import start_sync_job
 from knowledge.ingestion.run import run_claimed_job
 from knowledge.models import Collection, Document, Job, Source
-from knowledge.sources import source_of_folder
+from knowledge.sources import delete_source, source_of_folder
 from ragsite.celery import app as _app  # noqa: F401  messages go to our broker, whichever test ran before
+from tenants.scope import scope
+
+
+@pytest.fixture(autouse=True)
+def sources_of_its_own(shared: Any) -> Iterator[None]:
+    """Where it is imported each test is in acme's scope, and the sources that it has made go behind it."""
+    with scope(tenant_id=shared.acme.pk, tags=None):
+        yield
+        for source in Source.objects.all():
+            delete_source(source=source)
 
 
 class CountingEmbedder:

@@ -1,6 +1,5 @@
 """A document of a source that somebody deleted stays away until it is restored or taken again."""
 
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -11,26 +10,23 @@ from django.utils import timezone
 from knowledge.documents import erase_deleted
 from knowledge.models import Collection, Document, Source
 from knowledge.retention import expire_documents
-from knowledge.sources import delete_source, save_source
+from knowledge.sources import save_source
 from knowledge.webhooks.events import Event
 from knowledge.webhooks.receive import _act
 from knowledge.webhooks.signatures import Signed
 from tenants.models import AuditEvent
-from tenants.scope import scope
 from tests.knowledge.helpers import check_problem, conforms, send
-from tests.knowledge.ingestion.syncing import documents_of, make_source, sync, write
+from tests.knowledge.ingestion.syncing import (
+    documents_of,
+    make_source,
+    sources_of_its_own,  # noqa: F401
+    sync,
+    write,
+)
 from tests.knowledge.rows import html_of, signed_in
 from tests.knowledge.shared import _django_db_helper, on_shared_cast  # noqa: F401
 
 pytestmark = on_shared_cast
-
-
-@pytest.fixture(autouse=True)
-def inside(shared: Any) -> Iterator[None]:
-    with scope(tenant_id=shared.acme.pk, tags=None):
-        yield
-        for source in Source.objects.all():
-            delete_source(source=source)
 
 
 @pytest.fixture

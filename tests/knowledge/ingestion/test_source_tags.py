@@ -1,6 +1,5 @@
 """Who may read a source's documents: what its tags are is what they are, from the next request on."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +8,18 @@ import pytest
 from knowledge.embedding.factory import embedder
 from knowledge.ingestion.run import run_claimed_job
 from knowledge.models import Chunk, Collection, Document, Source
-from knowledge.sources import delete_source, save_source
+from knowledge.sources import save_source
 from knowledge.webhooks.documents import PushedDocument, upsert_document
-from tenants.scope import scope
 from tests.cast import Member
 from tests.knowledge.helpers import ask, check_problem, conforms, send
-from tests.knowledge.ingestion.syncing import CountingEmbedder, documents_of, make_source, sync, write
+from tests.knowledge.ingestion.syncing import (
+    CountingEmbedder,
+    documents_of,
+    make_source,
+    sources_of_its_own,  # noqa: F401
+    sync,
+    write,
+)
 from tests.knowledge.rows import html_of, signed_in
 from tests.knowledge.shared import _django_db_helper, on_shared_cast  # noqa: F401
 
@@ -22,14 +27,6 @@ pytestmark = on_shared_cast
 
 PATH = "/api/v1/documents/{id}"
 WOMBAT = "What is the code of the wombat valve?"
-
-
-@pytest.fixture(autouse=True)
-def inside(shared: Any) -> Iterator[None]:
-    with scope(tenant_id=shared.acme.pk, tags=None):
-        yield
-        for source in Source.objects.all():
-            delete_source(source=source)
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from knowledge.retrieval import cross_encoder
 from knowledge.retrieval.cross_encoder import CrossEncoderReranker, reranker_for
 from knowledge.retrieval.rerank import FeatureReranker, RerankError, rerank_candidates
 from tests.knowledge.retrieval.test_rerank import passage
+from tests.knowledge.tiny_bert import save_tiny_bert
 
 WORDS = ["hold", "timer", "is", "thirty", "seconds", "router", "the", "what", "call", "officer"]
 PASSAGES = [passage("call the officer"), passage("the hold timer is thirty seconds"), passage("router")]
@@ -19,27 +20,9 @@ PASSAGES = [passage("call the officer"), passage("the hold timer is thirty secon
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A BERT of 2 layers with random weights and one label, saved as sentence-transformers loads it."""
-    import torch
-    from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
-
+    """A tiny model with one label, saved as sentence-transformers loads it."""
     folder = tmp_path_factory.mktemp("cross-encoder")
-    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
-    (folder / "vocab.txt").write_text("\n".join(vocabulary))
-    BertTokenizerFast(vocab=str(folder / "vocab.txt"), vocab_file=str(folder / "vocab.txt")).save_pretrained(
-        folder
-    )
-    torch.manual_seed(1)
-    shape = BertConfig(
-        vocab_size=len(vocabulary),
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=32,
-        max_position_embeddings=64,
-        num_labels=1,
-    )
-    BertForSequenceClassification(shape).save_pretrained(folder)
+    save_tiny_bert(folder, words=WORDS, labels=1)
     return folder
 
 
