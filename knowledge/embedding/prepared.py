@@ -17,7 +17,7 @@ from pathlib import Path
 from knowledge.embedding.base import EmbeddingError
 from knowledge.embedding.bundled import BUNDLED, SHA256, bundled_folder
 
-VERSION = 1  # of the graph: raised when build_model makes another one from the same weights
+VERSION = 2  # of the graph: raised when build_model makes another one from the same weights
 BUILD_SECONDS = 300
 MODEL, TOKENIZER, MANIFEST = "model.onnx", "tokenizer.json", "manifest.json"
 

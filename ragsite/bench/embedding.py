@@ -22,6 +22,7 @@ from ragsite.bench import Figures, Say
 
 REFERENCE = "all-MiniLM-L6-v2"
 TOKENS = 256
+QUESTIONS = 20
 TOP = 10
 _FILLER = (
     "A neighbour that stays in Active has no TCP session: check the route, the filters on port 179, the source "
@@ -64,7 +65,7 @@ def measure(options: dict[str, Any], *, say: Say) -> Figures:
     corpus = read_corpus(options["corpus"], documents=options["documents"]) if options["corpus"] else None
     ours, theirs = embedder(), embedder_for(REFERENCE)
     texts = _texts_of(TOKENS, embedder=ours, count=options["texts"], corpus=corpus)
-    questions = list(corpus.questions.values())[:20] if corpus else [_FILLER[:70]]
+    questions = list(corpus.questions.values())[:QUESTIONS] if corpus else _questions()
     figures: Figures = {"model": ours.name, "reference": theirs.name, "rounds": options["rounds"]}
     figures |= _compare_speed(
         ours, theirs, texts=texts, questions=questions, rounds=options["rounds"], say=say
@@ -195,6 +196,11 @@ def read_corpus(folder: Path, *, documents: int = 0) -> Corpus:
         raise CommandError(
             f"{folder} is no BEIR folder (corpus.jsonl, queries.jsonl, qrels/test.tsv): {error}"
         ) from error
+
+
+def _questions() -> list[str]:
+    words = _FILLER.split()
+    return [" ".join((words[begin:] + words[:begin])[:12]) + "?" for begin in range(QUESTIONS)]
 
 
 def _texts_of(tokens: int, *, embedder: Embedder, count: int, corpus: Corpus | None) -> list[str]:

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from knowledge.embedding import prepared
+from knowledge.embedding import graph, prepared
 from knowledge.embedding.base import EmbeddingError
 from knowledge.embedding.bundled import bundled_folder
 from knowledge.embedding.factory import embedder, embedder_for
-from knowledge.embedding.onnx import NAME, WINDOW
+from knowledge.embedding.onnx import NAME, WINDOW, OnnxEmbedder
 from ragsite.core.config import config
 
 # Their vectors by sentence-transformers, in 32-bit floats.
@@ -46,10 +46,31 @@ def test_the_floats_are_those_of_sentence_transformers() -> None:
     assert floats.count_tokens(TEXTS[0]) == embedder().count_tokens(TEXTS[0])
 
 
-def test_a_vector_does_not_depend_on_the_texts_beside_it() -> None:
-    together = embedder().embed(TEXTS)
+@pytest.mark.parametrize("threads", [1, 2, 9])
+def test_a_vector_does_not_depend_on_the_texts_beside_it(threads: int) -> None:
+    folder = prepared.ready_model(models=config().models_root)
+    together = OnnxEmbedder(folder, threads=threads).embed(TEXTS)
     alone = np.concatenate([embedder().embed([text]) for text in reversed(TEXTS)])[::-1]
-    assert np.abs(together - alone).max() < 1e-4
+    assert np.array_equal(together, alone)
+
+
+def test_a_text_that_fails_beside_others_fails_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    two = OnnxEmbedder(prepared.ready_model(models=config().models_root), threads=2)
+    two.embed(TEXTS)
+
+    class Broken:
+        def run(self, *_: object) -> None:
+            raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(two, "_session", Broken())
+    with pytest.raises(RuntimeError, match="out of memory"):
+        two.embed(TEXTS)
+
+
+def test_products_that_would_overflow_16_bits_are_refused() -> None:
+    assert graph.Levels(weight=127, zero=0, above=129)
+    with pytest.raises(ValueError, match="overflow"):
+        graph.Levels(weight=127, zero=0, above=130)
 
 
 @pytest.mark.parametrize(
