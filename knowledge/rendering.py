@@ -28,9 +28,10 @@ from knowledge.windows import ONE_BLOCK, WHOLE_LINES, Extent, Window
 # for Markdown: emphasis that ends right before them still ends there.
 OPEN, CLOSE = "\u2045", "\u2046"
 _OPEN_IN_LINK, _CLOSE_IN_LINK = quote(OPEN), quote(CLOSE)
-# Inside of these a marker would be taken for text or break what it is in: it goes behind them.
+# Inside of these a marker would be taken for text or break what it is in: it goes behind them. No alternative is
+# tried again from within what it has just failed on, so that a text of backticks or brackets alone takes no longer.
 _UNBROKEN = re.compile(
-    r"(?s)(`+)(?!`).+?(?<!`)\1(?!`)|!?\[[^\]\n]*\]\([^)\n]*\)|<[^<>\s]+>|\*{2,}|_{2,}|~{2,}"
+    r"(?s)(?<!`)(`++).+?(?<!`)\1(?!`)|!?\[[^\[\]\n]*+\]\([^)\n]{0,2000}+\)|<[^<>\s]++>|\*{2,}|_{2,}|~{2,}"
 )
 _WHOLE_BLOCKS = {"fence", "code_block", "table_open", "hr"}
 

@@ -1,6 +1,7 @@
 """Answers and documents as HTML: safe, with every citation where it belongs and every character of a document."""
 
 import re
+import time
 from html.parser import HTMLParser
 
 import pytest
@@ -139,6 +140,15 @@ def test_two_sources_of_one_span_stand_in_order() -> None:
 def test_a_marker_breaks_nothing(text: str, end: int, before: str, after: str) -> None:
     html = cite(text, end)
     assert f"{before}{CITE_1}{after}" in html, html
+
+
+@pytest.mark.parametrize("text", ["`" * 60_000, " ".join("`" * n for n in range(1, 300)), "[" * 20_000])
+def test_a_text_of_marks_alone_does_not_hold_up_the_process(text: str) -> None:
+    began = time.process_time()
+    assert CITE_1 in cite(text, len(text) // 2)
+    assert time.process_time() - began < 5, (
+        "it would take 20 seconds and more if parts were tried again and again"
+    )
 
 
 def test_offsets_count_characters_beyond_the_basic_plane() -> None:

@@ -123,8 +123,9 @@ def database_error(kind: type[Exception], state: str | None, words: str = "it fa
 @pytest.mark.parametrize(
     ("kind", "state", "told"),
     [
-        (ProgrammingError, "42P01", "is not migrated to this version: run “manage.py migrate” first"),
+        (ProgrammingError, "42P01", "or not to the end: run “manage.py migrate” first"),
         (ProgrammingError, "42703", "is not migrated to this version"),
+        (ProgrammingError, "42501", "is not migrated to this version"),
         (OperationalError, None, "cannot be used (it failed): see that it runs"),
         (OperationalError, "3D000", "cannot be used (it failed)"),
     ],
