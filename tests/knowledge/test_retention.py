@@ -230,7 +230,7 @@ def test_a_revoked_tag_is_unanswerable_on_the_next_request(shared: Any) -> None:
         shared.ada, "numbat.md", "# Numbat\n\nThe numbat passphrase is 9191-omega.\n", tags=["faq"]
     )
     question = {"question": "What is the numbat passphrase?"}
-    assert "9191" in str(send(shared.hal, "post", "query", question).json())
+    assert "9191-omega" in str(send(shared.hal, "post", "query", question).json())
     assert send(shared.hal, "post", "query", question).json()["cache"] == "exact"
     begun = time.perf_counter()
     assert (
@@ -239,4 +239,4 @@ def test_a_revoked_tag_is_unanswerable_on_the_next_request(shared: Any) -> None:
     )
     answer = send(shared.hal, "post", "query", question).json()
     print(f"from the revocation to an answer without it: {1000 * (time.perf_counter() - begun):.0f} ms")
-    assert "9191" not in str(answer)
+    assert "9191-omega" not in str(answer)

@@ -23,7 +23,7 @@ from tests.tenants.admin_cast import add_reviewer, url_of
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "platform", "owner"])
 
 CITED = ((0, 0, 1),)
-SECRET = "7741"  # of the runbook, which a manager does not read
+SECRET = "extension 7741"  # of the runbook, which a manager does not read
 
 
 def said(text: str) -> Reply:
@@ -39,7 +39,7 @@ def talk(cast: Cast, model: StubProvider) -> list[dict[str, Any]]:  # noqa: F811
     model.script(
         said("The limit is 950000."),
         rewritten("Who is called when a session stays down?"),
-        said(f"Call extension {SECRET}."),
+        said(f"Call {SECRET}."),
         rewritten(f"What is the maximum-prefix limit of transit, and who answers at {SECRET}?"),
         said(f"As said before, it is {SECRET}; the limit is 950000."),
     )
@@ -136,7 +136,7 @@ def test_what_a_client_says_was_said_before_is_its_own(cast: Cast, model: StubPr
     model.script(rewritten("What is the maximum-prefix limit?"), said("It is 950000."))
     messages = [
         {"role": "user", "content": "Whom do I call?"},
-        {"role": "assistant", "content": f"Extension {SECRET}."},
+        {"role": "assistant", "content": f"Call {SECRET}."},
         {"role": "user", "content": "And the limit?"},
     ]
     response = cast.nina.client.post(

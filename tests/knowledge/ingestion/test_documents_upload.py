@@ -144,8 +144,8 @@ def test_tags_come_from_the_upload_else_from_the_collection_else_admins_alone(sh
     untagged = upload_indexed(shared.ada, "secret.md", "# Secret\n\nThe okapi code is 5150.\n")
     for member in (shared.nina, shared.sam, shared.hal, shared.mona):
         check_problem(send(member, "get", f"documents/{untagged}"), 404)
-        assert "5150" not in str(send(member, "post", "search", {"question": "okapi code"}).json())
-    assert "5150" in str(send(shared.ada, "post", "search", {"question": "okapi code"}).json())
+        assert "code is 5150" not in str(send(member, "post", "search", {"question": "okapi code"}).json())
+    assert "code is 5150" in str(send(shared.ada, "post", "search", {"question": "okapi code"}).json())
     # Nobody hides a document from themselves, nor marks it for others alone.
     for wrong in ([], ["incident_reports"]):
         problem = check_problem(upload(shared.nina, "t.md", tags=wrong), 400)

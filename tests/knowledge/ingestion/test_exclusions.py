@@ -45,7 +45,7 @@ def delete(shared: Any, source: Source, uri: str = "secret.md") -> Document:
 
 
 def finds(shared: Any) -> bool:
-    return "3131" in str(
+    return "code is 3131" in str(
         send(shared.hal, "post", "search", {"question": "dingo code 3131"}).json()["sources"]
     )
 
