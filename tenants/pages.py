@@ -46,11 +46,12 @@ def render_page(
 def render_part(
     request: HttpRequest, template: str, part: str, context: dict[str, Any], *, problem: Problem | None = None
 ) -> HttpResponse:
-    """A page or, where htmx asks, its partial named ``part``, with what there is to say (``messages``) beside it."""
+    """A page or, where htmx asks, its partial named ``part``, and beside it what there is to say (``messages``)."""
     if not is_part(request):
         return render_page(request, template, context, problem=problem)
     response = render_page(request, f"{template}#{part}", context, problem=problem)
-    response.write(render_to_string("_messages.html", {"beside": True}, request=request))
+    if len(messages.get_messages(request)):
+        response.write(render_to_string("_messages.html", {"beside": True}, request=request))
     return response
 
 
