@@ -33,8 +33,7 @@ _BENCHES_APART = {"load", "streams", "day", "acceptance", "capacity"}
 _PREPARES_DATABASE = {"up", "migrate"}
 # Works in a tenant of its own, in an empty data folder as well as in any other: there it makes the tables first.
 _MIGRATES_EMPTY = {"evaluate"}
-# PostgreSQL's “undefined table”, “undefined column” and “insufficient privilege”: rights are given at a migration's end.
-_UNMIGRATED = ("42P01", "42703", "42501")
+_UNMIGRATED = ("42P01", "42703")  # PostgreSQL's “undefined table” and “undefined column”
 
 
 def run_command(arguments: Sequence[str]) -> int:
@@ -120,8 +119,7 @@ def _explain_database_error(error: Exception) -> str | None:
     state = getattr(error.__cause__, "sqlstate", None)
     if isinstance(error, ProgrammingError) and state in _UNMIGRATED:
         return (
-            "The database is not migrated to this version, or not to the end: run “manage.py migrate” first, or"
-            " “manage.py up”."
+            "The database is not migrated to this version: run “manage.py migrate” first, or “manage.py up”."
         )
     if isinstance(error, OperationalError) and (state is None or state.startswith(("08", "28", "3D", "57P"))):
         told = str(error).strip().partition("\n")[0]

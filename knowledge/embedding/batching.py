@@ -18,7 +18,7 @@ from knowledge.embedding.base import Embedder, Vectors
 
 REMEMBERED = 1000  # questions; 1.5 KB each
 LONGEST_REMEMBERED = 2000  # characters
-MOST_TEXTS = 64  # in one run, so that the first of a crowd need not wait for all of it
+MOST_TEXTS = 64  # in one call, so that the first of a crowd need not wait for all of it
 
 Embed = Callable[[Sequence[str]], Vectors]
 
@@ -53,7 +53,7 @@ class _Batcher:
             self.task = None
 
     def _next_batch(self) -> list[_Waiting]:
-        """The first that waits, and those behind it that fit into the same run; who gave up is left out."""
+        """The first that waits, and those behind it that fit into the same call; who gave up is left out."""
         batch: list[_Waiting] = []
         count = 0
         while self.waiting:

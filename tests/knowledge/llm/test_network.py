@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from functools import partial
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from knowledge.llm.anthropic import AnthropicProvider
 from knowledge.llm.base import BlockEnd, Finished, ModelConfig, ProviderError, TextDelta
 from knowledge.llm.network import Crowd, GatheringBackend, GatheringStream
+from tests.knowledge.helpers import eventually
 from tests.knowledge.llm.test_anthropic import CONFIG, KEY, collect, prompt
 from tests.stub_provider import Block, Reply, StubProvider
 
@@ -41,16 +43,17 @@ async def test_a_few_streams_are_read_as_they_come_and_many_together(
     provider = AnthropicProvider(api_key=KEY, base_url=stub.url)
     crowd = backend_of(provider)._crowd
     told = []
+
+    def is_back_at(count: int) -> bool:
+        return crowd.open == count
+
     for others in (0, 10_000):
         crowd.open = others
         reads.clear()
         stub.script(WORDS)
         events = await collect(provider)
-        for _ in range(100):  # it has been one of them; the connection ends after the answer
-            if crowd.open == others:
-                break
-            await asyncio.sleep(0.01)
-        assert crowd.open == others
+        # It has been one of them; its connection ends after the answer.
+        await asyncio.to_thread(eventually, partial(is_back_at, others))
         text = "".join(event.text for event in events if isinstance(event, TextDelta))
         assert text == "word " * 60 + "last " * 12
         assert sum(isinstance(event, BlockEnd) for event in events) == 2
