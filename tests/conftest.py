@@ -69,12 +69,15 @@ def django_db_modify_db_settings() -> None:
 
 
 @pytest.fixture(scope="session")
-def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> None:
+def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
     """After the test databases are made: no alias may be on the real one (a mirror that was passed over would be)."""
     from django.db import connections
 
     for name in ("owner", "default", "platform"):
         assert connections[name].settings_dict["NAME"].startswith("test_"), name
+    yield
+    with django_db_blocker.unblock():
+        connections.close_all()  # Django closes the owner's alone, and a database is dropped when nobody uses it
 
 
 @pytest.fixture(autouse=True)
