@@ -138,7 +138,7 @@ def _fill(*, tenant: Tenant, size: int, centres: NDArray[np.float32], pieces: li
             model=embedder().name, dimensions=centres.shape[1], state=EmbeddingSpace.State.ACTIVE
         )
         version = Corpus.raise_version()
-    made = list(_make_documents(size=size, centres=centres, pieces=pieces, seed=seed))
+    made = list(_make_documents(size=size, centres=centres, pieces=pieces, seed=seed, place=tenant.pk))
     copy = {"tenant": tenant.pk, "collection": collection.pk, "space": space.pk, "version": version}
     write_documents(made, **copy)
 
@@ -163,8 +163,9 @@ class MadeDocument:
 
 
 def _make_documents(
-    *, size: int, centres: NDArray[np.float32], pieces: list[Piece], seed: int
+    *, size: int, centres: NDArray[np.float32], pieces: list[Piece], seed: int, place: uuid.UUID
 ) -> Iterator[MadeDocument]:
+    """The same texts and vectors for the same seed, under ids that differ with the tenant ``place``."""
     chance = random.Random(seed)  # noqa: S311
     generator = np.random.default_rng(seed)
     left, number = size, 0
@@ -178,7 +179,7 @@ def _make_documents(
         vectors = centres[about] + NOISE * noise
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         chunks = []
-        for place, centre in enumerate(about):
+        for at, centre in enumerate(about):
             first, second = pieces[2 * int(centre)], chance.choice(pieces)
             port = f"ge-{chance.randrange(8)}/{chance.randrange(4)}/{chance.randrange(48)}"
             device = _piece(f"Interface {port} of rtr-{seed}-{number:05}.")
@@ -186,8 +187,8 @@ def _make_documents(
                 first.terms + second.terms + device.terms, forms=first.forms + second.forms + device.forms
             )
             text = f"{first.text} {second.text} {device.text}"
-            chunks.append(MadeChunk(uuid.UUID(bytes=generator.bytes(16)), text, terms, vectors[place]))
-        yield MadeDocument(uuid.UUID(bytes=generator.bytes(16)), tag, chunks)
+            chunks.append(MadeChunk(uuid.uuid5(place, generator.bytes(16).hex()), text, terms, vectors[at]))
+        yield MadeDocument(uuid.uuid5(place, generator.bytes(16).hex()), tag, chunks)
         left, number = left - count, number + 1
 
 

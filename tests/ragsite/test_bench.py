@@ -118,6 +118,8 @@ def test_search_over_many_tenants_is_compared_with_looking_at_everything(tmp_pat
     assert all(cell["recall"] == cell["kw_recall"] == 1 for cell in cells.values())
     assert all(cell["exact_p50"] > 0 and 0 < cell["hnsw_recall"] <= 1 for cell in cells.values())
     assert figures["churn"]["from file"]["recall"] == 1 and figures["churn"]["documents"] == 4
+    beside = json.loads(run(*words, "--chunks", "440", "--questions", "1", "--json").splitlines()[-1])
+    assert beside["chunks"] == 440, "another total is made beside it"
     for wrong in (["--tenants", "10"], ["--questions", "0"], ["--fixed", "400"]):
         with pytest.raises(CommandError, match="--fixed"):
             run(*words, *wrong)
