@@ -3,7 +3,7 @@
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 from uuid import UUID
@@ -121,6 +121,7 @@ class FolderConnector:
         folder: its real path.
         kept_for_others: names, in lower case, of folders directly below the allowed root that are passed over, too.
         holds_many: whether so many documents of it are known (``MANY``) that all of them at once are hardly deleted.
+        disks: its sub-folders that were disks of their own when it was listed last; "." is the folder itself.
     """
 
     def __init__(
@@ -129,10 +130,13 @@ class FolderConnector:
         *,
         kept_for_others: frozenset[str] = frozenset(),
         holds_many: Callable[[], bool] = lambda: False,
+        disks: Iterable[str] = (),
     ) -> None:
         self._folder = folder
         self._root, self._kept_for_others = allowed_root(), kept_for_others
         self._holds_many = holds_many
+        self._known_disks = frozenset(disks)
+        self._disks: set[str] = set()
         self._said: list[str] = []
 
     def check(self) -> str:
@@ -145,8 +149,14 @@ class FolderConnector:
             # Not an empty folder: an unmounted disk must not delete every document.
             raise SourceError(f"The folder {self._folder.name} is not there any more.", permanent=False)
         found, unnameable = 0, []
+        self._disks = set()
+        empty = set(self._known_disks)  # of the disks that were there, those of which nothing is
         for directory, folders, files in os.walk(self._folder, onerror=self._refuse):
             below = Path(directory).relative_to(self._folder)
+            if os.path.ismount(directory):
+                self._disks.add(below.as_posix())
+            if any(name == EMPTY_MARK or not name.startswith(".") for name in files):
+                empty -= {below.as_posix(), *(each.as_posix() for each in below.parents)}
             others = self._kept_for_others if Path(directory) == self._root else ()
             unnameable += [readable(below / name) for name in folders if _is_too_long(below / name)]
             folders[:] = sorted(
@@ -180,6 +190,13 @@ class FolderConnector:
                 f"purpose, put a file named {EMPTY_MARK} into it, or delete the source. Nothing was deleted.",
                 permanent=False,
             )
+        if away := sorted(empty - self._disks):
+            disk = readable(Path(self._folder.name) / away[0])
+            raise SourceError(
+                f"The disk of the folder “{disk}” is not mounted, but was before: mount it again. If it is gone on "
+                f"purpose, make an empty folder there and put a file named {EMPTY_MARK} into it. Nothing was deleted.",
+                permanent=False,
+            )
 
     def _look_at(self, path: Path) -> os.stat_result | None:
         """What is known of a file; nothing of a link, of what is no file, and of what has just gone."""
@@ -205,7 +222,8 @@ class FolderConnector:
             return file.read(config().max_upload_bytes + 1)
 
     def state(self) -> dict[str, Any]:
-        return {"said": self._said} if self._said else {}
+        state: dict[str, Any] = {"said": self._said, "disks": sorted(self._disks)}
+        return {name: value for name, value in state.items() if value}
 
     def stop(self) -> None:
         """Nothing takes long."""
@@ -221,6 +239,7 @@ def _connect(source: Source) -> FolderConnector:
         folder,
         kept_for_others=folders_of_others(),
         holds_many=lambda: Document.objects.filter(source=source, deleted_at__isnull=True).count() >= MANY,
+        disks=source.state.get("disks", ()),
     )
 
 

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +154,43 @@ def test_an_empty_folder_that_was_not_empty_deletes_nothing_unless_it_is_meant(
     sync(shared, source)
     (folder / "a.md").unlink()
     assert sync(shared, source)["documents"]["deleted"] == 1
+
+
+def test_a_disk_below_the_folder_that_is_not_mounted_deletes_nothing(shared: Any, root: Path) -> None:
+    folder, disk = root / "disks", root / "disks" / "team" / "archive"
+    disk.mkdir(parents=True)
+    (folder / "a.md").write_text("# A\n\nText.\n")
+    try:
+        mount(disk)
+        source = add_source(shared, folder)
+        for text in ("# B\n\nText.\n", None, "# B\n\nText.\n"):
+            (disk / "b.md").write_text(text) if text else (disk / "b.md").unlink()
+            assert sync(shared, source)["state"] == "SUCCESS", "a disk that is there may well be empty"
+            assert len(documents_of(shared, source)) == 1 + bool(text)
+    finally:
+        subprocess.run(["umount", "--lazy", disk], check=False)
+    (disk / ".hidden").touch()
+    for there in ("an empty folder", "nothing"):
+        job = sync(shared, source)
+        assert job["state"] != "SUCCESS" and "“disks/team/archive” is not mounted" in job["error"], there
+        assert set(documents_of(shared, source)) == {"a.md", "team/archive/b.md"}
+        send(shared.ada, "delete", f"tasks/{job['id']}")
+        if disk.is_dir():
+            (disk / ".hidden").unlink()
+            disk.rmdir()
+    # Gone on purpose, from then on: nothing is said of it any more.
+    disk.mkdir()
+    (disk / ".empty").touch()
+    assert sync(shared, source)["documents"]["deleted"] == 1
+    (disk / ".empty").unlink()
+    assert sync(shared, source)["state"] == "SUCCESS"
+
+
+def mount(folder: Path) -> None:
+    """A disk of its own, in memory."""
+    command = ["mount", "-t", "tmpfs", "none", folder]
+    if subprocess.run(command, check=False, capture_output=True).returncode:
+        pytest.skip("only who may mount a disk can tell what happens when it is away")
 
 
 @pytest.mark.parametrize(("call", "path"), [("scandir", "sub"), ("lstat", "sub/b.md")])
