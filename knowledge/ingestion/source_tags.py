@@ -27,8 +27,8 @@ def lock_source(source_id: UUID) -> Source | None:
 def give_source_tags(documents: Sequence[Document]) -> None:
     """New documents get the tags that their source gives now, whatever it gave when their job began.
 
-    What was tagged by hand before it went from the source comes back with those tags. First in the transaction that adds
-    them.
+    What was tagged by hand when it went from the source last comes back with those tags. First in the transaction that
+    adds them.
     """
     by_source: defaultdict[UUID, list[Document]] = defaultdict(list)
     for document in documents:
@@ -38,10 +38,14 @@ def give_source_tags(documents: Sequence[Document]) -> None:
         if (source := lock_source(source_id)) is None:
             continue
         uris = [document.uri for document in added]
-        gone = Document.objects.filter(source=source, uri__in=uris, tagged_by=Document.TaggedBy.HAND)
-        kept = dict(gone.order_by("deleted_at").values_list("uri", "tags"))
+        gone = Document.objects.filter(source=source, uri__in=uris, deleted_at__isnull=False)
+        last = {
+            uri: (tags, tagged_by)
+            for uri, tags, tagged_by in gone.order_by("deleted_at").values_list("uri", "tags", "tagged_by")
+        }
         for document in added:
-            if document.uri in kept:
-                document.tags, document.tagged_by = kept[document.uri], Document.TaggedBy.HAND
+            tags, tagged_by = last.get(document.uri, ([], ""))
+            if tagged_by == Document.TaggedBy.HAND:
+                document.tags, document.tagged_by = tags, tagged_by
             else:
                 document.tags = effective_tags(source)

@@ -64,7 +64,7 @@ def tags_of(source: Source) -> dict[str, list[str]]:
     """By path; each document's chunks have the same."""
     found = {uri: sorted(row.tags) for uri, row in documents_of(source).items()}
     for uri, tags in found.items():
-        chunks = Chunk.objects.filter(document__source=source, document__uri=uri)
+        chunks = Chunk.objects.filter(document__in=documents_of(source).values(), document__uri=uri)
         assert all(chunk.tags == tags for chunk in chunks) and chunks
     return found
 
@@ -168,6 +168,13 @@ def test_tags_set_by_hand_stay_until_they_are_given_up(shared: Any, valves: Sour
     assert given["tags"] == ["configs", "faq"] and given["own_tags"] is False and reads(shared.hal)
     change(shared.ada, valves, tags=["incident_reports"])
     assert tags_of(valves)["valve.md"] == ["incident_reports"]
+    # Given up, they do not come back from the bin either: there lies one that still had them.
+    (tmp_path / "valve.md").rename(tmp_path.parent / "away.md")
+    assert sync(valves).deleted == 1
+    change(shared.ada, valves, tags=["faq"])
+    (tmp_path.parent / "away.md").rename(tmp_path / "valve.md")
+    assert sync(valves, embedder()).changed == 1
+    assert tags_of(valves)["valve.md"] == ["faq"] and not documents_of(valves)["valve.md"].own_tags
 
 
 def test_the_page_gives_tags_by_hand_up(shared: Any, valves: Source) -> None:
