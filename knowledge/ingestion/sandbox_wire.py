@@ -18,6 +18,7 @@ from knowledge.ingestion.formats.base import (
     CONTROL,
     HEADING,
     LIST,
+    MAX_TITLE,
     PARAGRAPH,
     TABLE,
     Block,
@@ -171,7 +172,9 @@ def _read_headings(numbers: array[int], titles: str, *, length: int) -> tuple[He
         raise WireError("half a heading")
     starts, levels, sizes = numbers[0::3], numbers[1::3], numbers[2::3]
     _check_ascending(starts, last=length)
-    if any(not 1 <= level <= 100 for level in levels) or sum(sizes) != len(titles):
+    if any(not 1 <= level <= 100 for level in levels) or any(size > MAX_TITLE for size in sizes):
+        raise WireError("a heading out of bounds")
+    if sum(sizes) != len(titles):
         raise WireError("a heading out of place")
     ends = accumulate(sizes)
     return tuple(

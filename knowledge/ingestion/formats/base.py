@@ -13,6 +13,9 @@ from pathlib import PurePath
 PARAGRAPH, LIST, TABLE, CODE, CONFIG, HEADING = "paragraph", "list", "table", "code", "config", "heading"
 
 
+MAX_TITLE = 200  # characters of a heading or a document's title that the file itself gives
+
+
 @dataclass(frozen=True)
 class Heading:
     """A section's beginning: `start` is an offset in ParsedDocument.text, 1 is the outermost level."""
@@ -150,7 +153,7 @@ class DocumentBuilder:
         self._length += len(text)
         self.blocks.append(Block(start, self._length, kind))
         if level is not None:
-            self.headings.append(Heading(start, level, " ".join(text.split())))
+            self.headings.append(Heading(start, level, shorten_title(text)))  # every chunk below repeats it
 
     @property
     def last_character(self) -> str:
@@ -218,7 +221,7 @@ def make_title(filename: str) -> str:
     return title[:1].upper() + title[1:] if title else filename
 
 
-def shorten_title(title: str, limit: int = 200) -> str:
+def shorten_title(title: str, limit: int = MAX_TITLE) -> str:
     """One line of at most `limit` characters."""
     title = " ".join(clean_text(title).split())
     return title if len(title) <= limit else title[: limit - 1].rstrip() + "…"

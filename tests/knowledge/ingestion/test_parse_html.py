@@ -1,5 +1,6 @@
 import pytest
 
+from knowledge.ingestion.chunk import chunk_document
 from knowledge.ingestion.parse import ParseError, parse_document
 
 
@@ -51,6 +52,15 @@ def test_scripts_navigation_footers_and_hidden_elements_are_left_out():
         "<noscript>h6</noscript><!-- h7 --><p>also kept</p><footer>imprint</footer>"
     )
     assert parsed.text == "kept\n\nalso kept"
+
+
+def test_a_heading_without_end_is_not_repeated_whole_before_every_part():
+    words = " ".join(f"word{number}" for number in range(5000))
+    parsed = parse(f"<h1>{words}</h1>" + "<p>A paragraph of some words.</p>" * 500)
+    assert [len(heading.title) for heading in parsed.headings] == [200]
+    assert words in parsed.text  # of the text itself nothing is lost
+    spans = chunk_document(parsed, count_tokens=lambda text: len(text.split()))
+    assert sum(len(title) for span in spans for title in span.heading_path) < len(parsed.text)
 
 
 def test_a_page_without_a_title_takes_its_first_heading_then_its_file_name():

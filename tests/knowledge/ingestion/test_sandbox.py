@@ -9,6 +9,7 @@ import threading
 import time
 import uuid
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -387,6 +388,15 @@ def test_a_document_survives_the_wire():
     kind, sizes = sandbox_wire.read_sizes(head, limits=ParseLimits())
     assert [len(part) for part in parts] == sizes
     assert sandbox_wire.read_answer(kind, [bytearray(p) for p in parts], media_type="x/y") == make_document()
+
+
+def test_a_heading_that_no_parser_gives_is_refused():
+    document = make_document()
+    long = replace(document.headings[0], title="x" * 201)
+    head, *parts = sandbox_wire.write_document(replace(document, headings=(long,)))
+    kind, _ = sandbox_wire.read_sizes(head, limits=ParseLimits())
+    with pytest.raises(sandbox_wire.WireError, match="out of bounds"):
+        sandbox_wire.read_answer(kind, [bytearray(part) for part in parts], media_type="x/y")
 
 
 def test_no_answer_of_a_hostile_child_does_more_than_raise():
