@@ -231,17 +231,16 @@ def readable_rows(*, membership: Membership, filters: Filters, model: str = "") 
     # All in one statement: it runs before every search.
     found = Corpus.objects.values_list(
         "version",
-        "floor",
         Subquery(space.values("pk")[:1]),
         Subquery(space.values("dimensions")[:1]),
         ArraySubquery(tag_sets.values("pk")),
         ArraySubquery(languages),
     ).first()
-    if found is None or found[2] is None:
+    if found is None or found[1] is None:
         return Readable(EMPTY, EMPTY.select(tag_sets=frozenset(), collections=None), ())
-    version, floor, space_id, dimensions, readable, spoken = found
+    version, space_id, dimensions, readable, spoken = found
     key = IndexKey(tenant_id=require_tenant_id(), space_id=space_id, dimensions=dimensions)
-    view = indexes.of(key).at(version=version, floor=floor)
+    view = indexes.of(key).at(version=version)
     collections = frozenset(pk.bytes for pk in filters.collection_ids) if filters.collection_ids else None
     selection = view.select(tag_sets=frozenset(pk.bytes for pk in readable), collections=collections)
     return Readable(view, selection, tuple(spoken))

@@ -38,6 +38,7 @@ READ_ROWS = 20_000
 SAVED_ROWS = 2_000
 # Merging this many rows costs a search some milliseconds; more is done in the background.
 INLINE_ROWS = 8_000
+ABANDONED_SECONDS = 3600
 
 _READ = """
 SELECT uuid_send(c.id), uuid_send(c.document_id), uuid_send(c.collection_id), uuid_send(t.id), c.terms,
@@ -79,16 +80,12 @@ class TenantIndex:
         self._lock = threading.Lock()
         self._merging = False
 
-    def at(self, *, version: int, floor: int) -> IndexView:
-        """The index at ``version`` or later; brings it there first.
-
-        Args:
-            floor: an index that is older is made afresh.
-        """
+    def at(self, *, version: int) -> IndexView:
+        """The index at ``version`` or later; brings it there first."""
         if self.view.version < version:
             with self._lock:
                 if self.view.version < version:
-                    self._refresh(floor=floor)
+                    self._refresh()
         return self.view
 
     @property
@@ -96,15 +93,17 @@ class TenantIndex:
         """Memory of its own, in bytes; what is mapped from files is the system's."""
         return sum(part.segment.nbytes for part in self.view.parts if not _is_mapped(part.segment))
 
-    def _refresh(self, *, floor: int) -> None:
+    def _refresh(self) -> None:
         begun = time.perf_counter()
         view = self.view
+        with scope(tenant_id=self.key.tenant_id, tags=None):
+            # Before the rows are read: what is committed meanwhile is read twice rather than never. And both at once: with
+            # an older floor, rows that have gone without a trace would stay for good.
+            current, floor = Corpus.objects.values_list("version", "floor").first() or (0, 0)
         if view.version < floor or not view.parts:
-            view, self._incomplete = self._load(floor=floor), set()
+            view, self._incomplete = self._load(floor=floor, current=current), set()
         incomplete: set[bytes] = set()
         with scope(tenant_id=self.key.tenant_id, tags=None), atomic():
-            # Before the rows are read: what is committed meanwhile is read twice rather than never.
-            current = Corpus.current_version()
             changed = self._changed_since(view.version)
             parts = _without(view.parts, [document for document, _ in changed])
             kind = "delta" if view.parts else "build"
@@ -227,10 +226,8 @@ class TenantIndex:
     def _folder(self) -> Path:
         return config().data / "index" / str(self.key.tenant_id)
 
-    def _load(self, *, floor: int) -> IndexView:
+    def _load(self, *, floor: int, current: int) -> IndexView:
         """The newest file that is not older than ``floor``; an empty view where there is none."""
-        with scope(tenant_id=self.key.tenant_id, tags=None):
-            current = Corpus.current_version()
         for path in sorted(self._folder().glob(f"{self.key.space_id}-*.seg"), key=_version_of, reverse=True):
             version = _version_of(path)
             if floor <= version <= current:
@@ -250,6 +247,10 @@ class TenantIndex:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             segment.save(path)
             mapped = Segment.load(path)
+            abandoned = time.time() - ABANDONED_SECONDS
+            for partial in folder.glob("*.partial"):
+                if partial.stat().st_mtime < abandoned:
+                    partial.unlink(missing_ok=True)  # of a process that was killed
             for old in folder.glob("*.seg"):
                 if old != path and _version_of(old) <= self.view.version:
                     old.unlink(missing_ok=True)

@@ -1,15 +1,18 @@
 """The index in step with the database, in this process and the next; segments, files, merging."""
 
+import os
 import threading
 import uuid
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from django.utils import timezone
 
-from knowledge.documents import change_document, delete_document, restore_document
+from knowledge.documents import change_document, delete_document, erase_deleted, restore_document
 from knowledge.embedding.factory import embedder
 from knowledge.embedding.spaces import build_space
 from knowledge.models import Chunk, Corpus, Document, Embedding, EmbeddingSpace, TagSet
@@ -39,8 +42,7 @@ def key_of() -> IndexKey:
 
 
 def now(index: TenantIndex) -> IndexView:
-    version, floor = Corpus.objects.values_list("version", "floor").get()
-    return index.at(version=version, floor=floor)
+    return index.at(version=Corpus.current_version())
 
 
 def contents(view: IndexView) -> dict[uuid.UUID, tuple[uuid.UUID, uuid.UUID, bytes, tuple[int, ...]]]:
@@ -178,6 +180,48 @@ def test_an_index_is_kept_in_a_file_for_the_next_process(
     path.rename(folder / f"{key_of().space_id}-{version + 1000}-aa.seg")
     assert set(contents(now(TenantIndex(key_of())))) == set(expected())
     delete_document(document=stork)
+    for each in folder.glob("*.seg"):
+        each.unlink()
+
+
+def test_what_goes_without_a_trace_while_an_index_is_brought_up_goes_from_it(
+    inside: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index, dunlin = TenantIndex(key_of()), write(inside, "dunlin")
+    assert len(contents(now(index))) == len(expected())
+    Corpus.raise_version()
+    read = TenantIndex._changed_since
+
+    def late(self: TenantIndex, version: int) -> Any:
+        if dunlin.pk is not None:
+            dunlin.delete()
+            Corpus.raise_version(without_trace=True)
+        return read(self, version)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TenantIndex, "_changed_since", late)
+        now(index)
+    assert set(contents(now(index))) == set(expected())
+
+
+def test_what_was_erased_is_in_no_index_that_is_older_than_its_deletion(
+    inside: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tenant_index, "SAVED_ROWS", 1)
+    whimbrel, idle = write(inside, "whimbrel"), TenantIndex(key_of())
+    folder = idle._folder()
+    left = folder / "killed.seg.partial"
+    folder.mkdir(parents=True, exist_ok=True)
+    left.touch()
+    os.utime(left, (0, 0))
+    now(idle)
+    assert list(folder.glob("*.seg")) and not left.exists()
+    delete_document(document=whimbrel)
+    version = now(TenantIndex(key_of())).version
+    erase_deleted(before=timezone.now() + timedelta(days=1))
+    assert Corpus.current_version() == version, "nothing changes for who has noticed the deletion"
+    for index in (idle, TenantIndex(key_of())):
+        assert set(contents(now(index))) == set(expected())
     for each in folder.glob("*.seg"):
         each.unlink()
 
