@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import PurePath
 from typing import Any
+from uuid import UUID
 
 from django.core.exceptions import ValidationError
 from django.db.models import ProtectedError
@@ -15,7 +16,7 @@ from knowledge.embedding.spaces import have_missing_vectors_made
 from knowledge.exclusions import exclude_document
 from knowledge.ingestion.following import follow_collection
 from knowledge.ingestion.index import check_file, note_changes, retag_chunks
-from knowledge.ingestion.jobs import create_job
+from knowledge.ingestion.jobs import UNFINISHED, create_job
 from knowledge.ingestion.parse import ParseError
 from knowledge.ingestion.source_tags import effective_tags, lock_source
 from knowledge.ingestion.storage import delete_original, store_original
@@ -32,6 +33,7 @@ from tenants.scope import atomic, on_commit, require_tenant_id
 
 UPLOADS = "uploads"
 MAX_URI = 1000
+ERASED_AT_ONCE = 1000
 CHANGED = ["title", "given_title", "tags", "tagged_by", "collection"]
 _STATUS_OF_PARSE_ERROR = {"too_large": 413, "unsupported_type": 415, "wrong_type": 415}
 
@@ -225,7 +227,7 @@ def replace_content(*, document: Document, upload: Upload, principal: Principal 
         row.save(update_fields=["pending_name", "pending_uri", "updated_at"])
         job = create_job(kind=Job.Kind.DOCUMENT, document=row, user=user)
         record_by(principal, "document.replace", row, {"title": row.title, "file": filename})
-        if abandoned:
+        if abandoned not in ("", row.stored_name):
             on_commit(lambda: delete_original(tenant_id=row.tenant_id, stored_name=abandoned))
     return job
 
@@ -321,6 +323,14 @@ def restore_document(*, document: Document, principal: Principal | None = None) 
             raise Problem(409, "conflict", "Its source holds another document of this path by now.")
         # From now on it is kept as long as its collection says.
         Document.objects.filter(pk=document.pk).update(deleted_at=None, current_since=timezone.now())
+        waits = Job.objects.filter(document=document, state__in=UNFINISHED).exists()
+        if document.pending_name and not waits:
+            # Its job came while it was deleted, and let it be.
+            create_job(
+                kind=Job.Kind.DOCUMENT,
+                document=document,
+                user=principal.membership.user if principal else None,
+            )
         ExpiredItem.objects.filter(source_id=document.source_id, uri=document.uri).delete()
         note_changes(documents=[document.pk])
         have_missing_vectors_made()  # the tenant may have been switched to another model meanwhile
@@ -350,14 +360,30 @@ def start_reindex(
 def erase_deleted(*, before: datetime) -> int:
     """Erases what was deleted before that time: rows, chunks, originals. Returns how many documents."""
     erased = 0
-    documents = Document.objects.filter(deleted_at__lt=before).without_text()
-    for document in documents[:1000]:
-        names = [document.stored_name, document.pending_name]
-        with atomic():
-            record_by(None, "document.erase", document, {"title": document.title})
-            Chunk.objects.filter(document=document).delete()
-            document.delete()
-        for name in names:
-            delete_original(tenant_id=document.tenant_id, stored_name=name)
-        erased += 1
+    due = Document.objects.filter(deleted_at__lt=before).order_by("deleted_at")
+    while ids := list(due.values_list("pk", flat=True)[:ERASED_AT_ONCE]):
+        for pk in ids:
+            erased += _erase(pk, before=before)
     return erased
+
+
+def _erase(pk: UUID, *, before: datetime) -> bool:
+    """Says whether the document was still to be erased: somebody may have restored it meanwhile."""
+    with atomic():
+        document = (
+            Document.objects.select_for_update(of=("self",))
+            .without_text()
+            .filter(pk=pk, deleted_at__lt=before)
+            .first()
+        )
+        if document is None:
+            return False
+        record_by(None, "document.erase", document, {"title": document.title})
+        # An index that is older than its deletion could learn of that from no row any more.
+        Corpus.objects.filter(floor__lt=document.revision).update(floor=document.revision)
+        Chunk.objects.filter(document=document).delete()
+        names = [document.stored_name, document.pending_name]
+        document.delete()
+    for name in names:
+        delete_original(tenant_id=document.tenant_id, stored_name=name)
+    return True

@@ -28,15 +28,14 @@ def expire_documents(*, now: datetime) -> int:
     expired = 0
     for collection in Collection.objects.filter(retention_days__isnull=False):
         oldest = now - timedelta(days=collection.retention_days)
-        while batch := list(_older_than(collection, oldest)[:BATCH]):
-            _expire(batch, now=now, days=collection.retention_days)
-            expired += len(batch)
+        while done := _expire_some(_older_than(collection, oldest), now=now, days=collection.retention_days):
+            expired += done
     return expired
 
 
 def _older_than(collection: Collection, oldest: datetime) -> Any:
     return (
-        Document.objects.filter(collection=collection, deleted_at__isnull=True)
+        Document.objects.filter(collection=collection, deleted_at__isnull=True, pending_name="")
         .exclude(status=Document.Status.PENDING)
         .alias(age=Coalesce("current_since", "indexed_at", "created_at"))
         .filter(age__lt=oldest)
@@ -45,9 +44,14 @@ def _older_than(collection: Collection, oldest: datetime) -> Any:
     )
 
 
-def _expire(documents: list[Document], *, now: datetime, days: int) -> None:
-    ids = [document.pk for document in documents]
+def _expire_some(due: Any, *, now: datetime, days: int) -> int:
+    """Returns how many; 0: none is left."""
     with atomic():
+        # Locked and then looked at: new content may have come while the lock was waited for.
+        documents: list[Document] = list(due.select_for_update(of=("self",))[:BATCH])
+        if not documents:
+            return 0
+        ids = [document.pk for document in documents]
         Document.objects.filter(pk__in=ids).update(deleted_at=now)
         note_changes(documents=ids, withdrawn=True)
         ExpiredItem.objects.bulk_create(
@@ -68,6 +72,7 @@ def _expire(documents: list[Document], *, now: datetime, days: int) -> None:
         )
         for document in documents:
             record_by(None, "document.expire", document, {"title": document.title, "days": days})
+    return len(documents)
 
 
 def clear_away(*, now: datetime) -> dict[str, int]:

@@ -1,7 +1,7 @@
 """The only code that writes chunks: parse → chunk → diff → embed what is new → swap in one transaction."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property, partial
@@ -27,6 +27,15 @@ from tenants.scope import atomic, on_commit, require_tenant_id
 
 INSERT_BATCH = 200
 Item = TypeVar("Item")
+
+
+class Outdated(Exception):
+    """The document was changed while it was being indexed: what was prepared is compared with what is not there any more.
+
+    To be prepared again from the row as it is by now.
+    """
+
+    permanent = False
 
 
 @dataclass(frozen=True)
@@ -125,6 +134,7 @@ def index_document(
 
     Raises:
         ParseError: the file cannot be read; the document's old chunks stay.
+        Outdated: nothing was written.
     """
     prepared = prepare_document(
         document=document, original=original, embedder=embedder, on_progress=on_progress, title=title
@@ -152,7 +162,8 @@ def prepare_document(
 ) -> Prepared:
     """Parses and cuts a document, and finds out which of its chunks are new. Writes nothing.
 
-    Args and raises: as ``index_document``; the document need not be saved.
+    Args and raises: as ``index_document``; the document need not be saved. If it is, it is a row that was read before its
+    chunks are: should another swap come in between, its version tells.
     """
     parsed = parse_in_sandbox(
         data=original.data,
@@ -213,6 +224,9 @@ def swap_documents(
         before_commit: called last inside the transaction; may raise to forbid the swap.
         between: called between its statements; may raise to end the work, and writes nothing, since a lock that it took
             would be held until the end.
+
+    Raises:
+        Outdated: one of them is not what was compared any more; nothing was written.
     """
     replaced: list[str] = []
     with atomic():
@@ -225,7 +239,7 @@ def swap_documents(
         now, new, chunks = timezone.now(), [], []
         for each in prepared:
             adding = each.document._state.adding
-            current = each.document if adding else rows[each.document.pk]
+            current = each.document if adding else _row_compared(each.document, rows)
             old_name = current.stored_name
             _take_content(document=current, prepared=each, now=now)
             if adding:
@@ -247,7 +261,19 @@ def swap_documents(
         note_changes(documents=[each.document.pk for each in prepared])
         for name in replaced:
             on_commit(partial(delete_original, tenant_id=require_tenant_id(), stored_name=name))
+    for each in prepared:
+        if each.document.pk in rows:
+            for field in STANDING:
+                setattr(each.document, field, getattr(rows[each.document.pk], field))
     INGESTED.labels("success").inc(len(prepared))
+
+
+def _row_compared(document: Document, rows: Mapping[UUID, Document]) -> Document:
+    """The locked row of a document, if that is still what its new content was compared with."""
+    row = rows.get(document.pk)
+    if row is None or (row.version, row.pending_name) != (document.version, document.pending_name):
+        raise Outdated(f"“{document.uri}” was changed while it was being indexed: it is done again.")
+    return row
 
 
 def _rows_of(
@@ -313,21 +339,26 @@ def _chunks_of(*, document: Document, rows: Sequence[_Row]) -> list[Chunk]:
     ]
 
 
-# What a swap writes of a document that exists.
-CONTENT = [
-    "uri", "title", "text", "pages", "media_type", "size", "sha256", "text_sha256", "fingerprint", "stored_name",
-    "version", "status", "error", "note", "chunk_count", "indexed_at", "current_since", "updated_at",
+# What a swap writes of a document that exists, and of that what the row in memory gets as well.
+STANDING = [
+    "uri", "title", "media_type", "size", "sha256", "text_sha256", "fingerprint", "stored_name", "pending_name",
+    "pending_uri", "version", "status", "error", "note", "chunk_count", "indexed_at", "current_since", "updated_at",
 ]  # fmt: skip
+CONTENT = [*STANDING, "text", "pages"]
 
 
 def _take_content(*, document: Document, prepared: Prepared, now: datetime) -> None:
     original, parsed = prepared.original, prepared.parsed
-    document.uri = prepared.document.uri  # it may have moved
+    if document.pending_name and document.pending_name == original.stored_name:
+        document.uri = document.pending_uri or document.uri
+        document.pending_name = document.pending_uri = ""
+    else:
+        document.uri = prepared.document.uri  # it may have moved
     if document.sha256 != original.sha256:
         document.current_since = now
     elif document.current_since is None:
         document.current_since = document.indexed_at or now
-    document.title = prepared.title
+    document.title = document.given_title or prepared.title  # given meanwhile
     document.text = parsed.text
     document.pages = list(parsed.pages)
     document.media_type = parsed.media_type

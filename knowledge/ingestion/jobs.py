@@ -105,8 +105,9 @@ def start_sync_job(
         busy: Job | None = Job.objects.filter(kind=Job.Kind.SYNC, source=source, state__in=UNFINISHED).first()
         if busy is None:
             continue  # it has ended this moment
-        if follow:
-            Job.objects.filter(pk=busy.pk, state=Job.State.PROGRESS).update(again=True)
+        runs = Job.objects.filter(pk=busy.pk, state=Job.State.PROGRESS)
+        if follow and busy.state == Job.State.PROGRESS and not runs.update(again=True):
+            continue  # it has ended this moment, or waits again
         return busy, False
 
 
@@ -162,7 +163,7 @@ def _fail_waiting_document(job: Job, reason: str) -> None:
 def forget_new_content(*, job: Job) -> None:
     """Drops content that was never indexed of a document that has older content, which goes on answering.
 
-    Not while another job is there to index it; and not of a document that has nothing else, so that it can be retried.
+    Not while a later job is there to index it; and not of a document that has nothing else, so that it can be retried.
     """
     if not job.document_id:
         return
@@ -170,8 +171,11 @@ def forget_new_content(*, job: Job) -> None:
         document = Document.objects.select_for_update().without_text().filter(pk=job.document_id).first()
         if document is None or not document.pending_name or not document.stored_name:
             return
-        others = Job.objects.filter(document_id=document.pk, state__in=UNFINISHED).exclude(pk=job.pk)
-        if others.exists():
+        # An earlier one that still runs was about what this content has replaced.
+        later = Job.objects.filter(
+            document_id=document.pk, state__in=UNFINISHED, created_at__gt=job.created_at
+        )
+        if later.exists():
             return
         tenant_id, name = document.tenant_id, document.pending_name
         Document.objects.filter(pk=document.pk).update(pending_name="", pending_uri="")

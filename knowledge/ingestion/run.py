@@ -1,6 +1,7 @@
 """What a job does, from its claim to its end."""
 
 import random
+from collections.abc import Callable
 from datetime import timedelta
 from uuid import UUID
 
@@ -13,7 +14,7 @@ from django.utils import timezone
 from knowledge.embedding.base import Embedder
 from knowledge.ingestion.dead_letters import bury_job, forget_letters
 from knowledge.ingestion.errors import describe_error, is_transient
-from knowledge.ingestion.index import Original, index_document, mark_failed
+from knowledge.ingestion.index import IndexResult, Original, Outdated, index_document, mark_failed
 from knowledge.ingestion.job_run import JobCancelled, JobGivesWay, JobLost, JobRun
 from knowledge.ingestion.jobs import (
     MAX_ATTEMPTS,
@@ -35,6 +36,7 @@ logger = structlog.get_logger(__name__)
 
 RETRY_SECONDS = 60.0  # doubled at each try
 DATABASE_SECONDS = 3.0
+OUTDATED_TRIES = 3
 TOO_LONG = (
     "It did not get further in the time that a worker has for it, three times: split the source or the document into "
     "smaller ones, or tell the operator."
@@ -114,9 +116,10 @@ def _work(*, run: JobRun, embedder: Embedder, turn: Turn | None) -> None:
         answer_batch(run, turn=turn)
     else:
         _index_again(run=run, embedder=embedder, turn=turn)
-    run.finish(state=Job.State.SUCCESS)
-    forget_letters(job=job)
-    _note_end(run)
+    with atomic():  # whoever dies here leaves a job that is not finished, rather than one that nobody follows
+        run.finish(state=Job.State.SUCCESS)
+        forget_letters(job=job)
+        _note_end(run)
     if job.kind != Job.Kind.QUESTIONS and Corpus.current_version() != version:
         from knowledge.answering.warm import warm_after_change
 
@@ -158,15 +161,13 @@ def _index_stored(
     *, run: JobRun, document_id: UUID, embedder: Embedder, turn: Turn | None, alone: bool
 ) -> str:
     """Indexes one document from its stored original; returns why it failed, if it did."""
-    document = Document.objects.select_related("collection").defer("text").filter(pk=document_id).first()
+    document = _stored_document(document_id)
     if alone:
         run.report(step="reading", seen=1)
     if document is None or document.deleted_at is not None:
         run.report(unchanged=1)
         return ""
-    pending = document.pending_name or document.stored_name
-    uri = (document.pending_name and document.pending_uri) or document.uri
-
+    uri = document.waiting_uri
     if not alone:
         if run.is_suspect(uri):
             run.add_error(document=uri, reason=KILLS)
@@ -181,21 +182,7 @@ def _index_stored(
             turn.end_in_time()
 
     try:
-        data = read_original(tenant_id=document.tenant_id, stored_name=pending)
-        result = index_document(
-            document=document,
-            original=Original(
-                data=data,
-                filename=file_name(uri, document.media_type),
-                stored_name=pending,
-                fingerprint="" if document.pending_name else document.fingerprint,
-            ),
-            embedder=embedder,
-            on_progress=tell,
-            before_commit=run.lock,
-            between=lambda: run.check(now=True),
-            title=document.given_title,
-        )
+        result = _index_waiting(document, run=run, embedder=embedder, on_progress=tell)
     except (ParseError, FileNotFoundError) as error:
         reason = (
             str(error)
@@ -208,13 +195,54 @@ def _index_stored(
         run.get_further()
         run.add_error(document=uri, reason=reason)
         return reason
-    if document.pending_name:
-        Document.objects.filter(pk=document.pk, pending_name=pending).update(
-            pending_name="", pending_uri="", uri=uri
-        )
     run.get_further()
     run.report(changed=1, chunks_added=result.added, chunks_kept=result.kept, chunks_removed=result.removed)
     return ""
+
+
+def _stored_document(document_id: UUID) -> Document | None:
+    found: Document | None = (
+        Document.objects.select_related("collection").defer("text").filter(pk=document_id).first()
+    )
+    return found
+
+
+def _index_waiting(
+    document: Document, *, run: JobRun, embedder: Embedder, on_progress: Callable[[float], None]
+) -> IndexResult:
+    """Indexes the content that waits, or else what is stored. Where other content comes meanwhile, that.
+
+    Raises:
+        ParseError, FileNotFoundError: of the content that is there now.
+        Outdated: it was changed again and again.
+    """
+    for tries_left in reversed(range(OUTDATED_TRIES)):
+        name, uri = document.pending_name or document.stored_name, document.waiting_uri
+        try:
+            return index_document(
+                document=document,
+                original=Original(
+                    data=read_original(tenant_id=document.tenant_id, stored_name=name),
+                    filename=file_name(uri, document.media_type),
+                    stored_name=name,
+                    fingerprint="" if document.pending_name else document.fingerprint,
+                ),
+                embedder=embedder,
+                on_progress=on_progress,
+                before_commit=run.lock,
+                between=lambda: run.check(now=True),
+                title=document.given_title,
+            )
+        except (Outdated, FileNotFoundError):
+            now = _stored_document(document.pk)
+            is_same = now is not None and (now.version, now.pending_name) == (
+                document.version,
+                document.pending_name,
+            )
+            if now is None or is_same or not tries_left:
+                raise
+            document = now
+    raise AssertionError("unreachable")
 
 
 def _give_back(run: JobRun, *, counts: bool = False) -> None:

@@ -15,7 +15,9 @@ from knowledge.ingestion.aside import Aside
 from knowledge.ingestion.errors import describe_error, is_transient
 from knowledge.ingestion.formats.base import make_title
 from knowledge.ingestion.index import (
+    STANDING,
     Original,
+    Outdated,
     Prepared,
     check_file,
     mark_failed,
@@ -97,7 +99,8 @@ def sync_source(
     known.remember()
     _delete_gone(source=source, documents=list(known.vanished.values()), run=run)
     known.forget_letters()
-    Source.objects.filter(pk=source.pk).update(last_synced_at=timezone.now(), state=state)
+    # What was found at a place that it has no more is of no use at the next.
+    Source.objects.filter(pk=source.pk, path=source.path).update(last_synced_at=timezone.now(), state=state)
 
 
 class _Sync:
@@ -182,14 +185,18 @@ class _Sync:
                 if not permanent and not is_transient(error):
                     raise
                 self._fail(item, describe_error(error), permanent=permanent, attempts=2)
-            self.settle()
+            self.settle(again=True)
 
     def settle_if_full(self) -> None:
         if self._is_full():
             self.settle()
 
-    def settle(self) -> None:
-        """Embeds and swaps the batch."""
+    def settle(self, *, again: bool = False) -> None:
+        """Embeds and swaps the batch. Where one of its documents was changed meanwhile, all of it is left for later.
+
+        Raises:
+            Outdated: that happened ``again``.
+        """
         batch, self._batch = self._batch, []
         if not batch:
             return
@@ -203,6 +210,15 @@ class _Sync:
                 before_commit=self.run.lock,
                 between=lambda: self.run.check(now=True),
             )
+        except Outdated:
+            self._drop_originals(prepared)
+            if again:
+                raise
+            for item, each in batch:
+                if not each.document._state.adding:
+                    each.document.refresh_from_db(fields=[*STANDING, "given_title", "deleted_at"])
+                self._later.append(item)
+            return
         except DatabaseError:
             raise  # a commit whose answer is lost may have gone through: what is in use is looked up later
         except BaseException:

@@ -329,6 +329,11 @@ class Document(TenantModel):
         return self.title
 
     @property
+    def waiting_uri(self) -> str:
+        """The path that it has once the content that waits is indexed; where none waits, the one that it has."""
+        return (self.pending_name and self.pending_uri) or self.uri
+
+    @property
     def own_tags(self) -> bool:
         """Whether its tags were set by hand and do not follow its source's."""
         return self.tagged_by == self.TaggedBy.HAND

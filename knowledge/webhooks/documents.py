@@ -191,7 +191,7 @@ def _index(document: Document, pushed: PushedDocument, source: Source, stored: s
     document.pending_name, document.pending_uri = stored, pushed.uri
     document.media_type = pushed.media_type[:100]  # tells the format where the URI does not
     document.save(update_fields=["pending_name", "pending_uri", "media_type", "updated_at"])
-    if abandoned:
+    if abandoned not in ("", document.stored_name):
         tenant_id = document.tenant_id
         on_commit(lambda: delete_original(tenant_id=tenant_id, stored_name=abandoned))
     return create_job(kind=Job.Kind.DOCUMENT, document=document, source=source)

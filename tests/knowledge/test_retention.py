@@ -33,6 +33,21 @@ def inside(shared: Any) -> Iterator[None]:
         yield
 
 
+def test_new_content_that_waits_is_not_of_age(tmp_path: Path) -> None:
+    collection = Collection.objects.create(slug="awaited", name="Awaited", retention_days=10)
+    write(tmp_path / "old.md", "# Old\n\nThe numbat plan is old.\n")
+    source = make_source(tmp_path, collection=collection)
+    sync(source)
+    old = documents_of(source)["old.md"]
+    make_old(11, pk=old.pk)
+    Document.objects.filter(pk=old.pk).update(pending_name="x" * 32)
+    apply_retention()
+    assert documents_of(source)
+    Document.objects.filter(pk=old.pk).update(pending_name="")
+    apply_retention()
+    assert not documents_of(source)
+
+
 def make_old(days: float, **of: Any) -> None:
     moment = timezone.now() - timedelta(days=days)
     Document.objects.filter(**of).update(current_since=moment, indexed_at=moment, created_at=moment)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import docx
+import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test.client import BOUNDARY, MULTIPART_CONTENT, encode_multipart
 from django.utils import timezone
@@ -201,6 +202,35 @@ def test_deleted_documents_are_erased_after_thirty_days(shared: Any) -> None:
     assert send(shared.ada, "post", f"documents/{young}/restore").status_code == 200
     events = send(shared.ada, "get", f"audit?target_id={old}").json()["results"]
     assert [e["action"] for e in events] == ["document.erase", "document.delete", "document.upload"]
+
+
+def test_erasing_goes_on_to_the_end_and_leaves_what_was_restored_meanwhile(
+    shared: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from knowledge import documents
+    from knowledge.models import Document
+    from tenants.scope import scope
+
+    monkeypatch.setattr(documents, "ERASED_AT_ONCE", 2)
+    ids = [upload_indexed(shared.ada, f"{number}.md", f"# {number}\n\nText.\n") for number in range(4)]
+    with scope(tenant_id=shared.acme.pk, tags=None):
+        for age, document in enumerate(ids):
+            documents.delete_document(document=Document.objects.get(pk=document))
+            moment = timezone.now() - timedelta(days=40 - age)
+            Document.objects.filter(pk=document).update(deleted_at=moment)
+        record = documents.record_by
+
+        def restore_second(principal: Any, action: str, target: Any, detail: Any) -> Any:
+            if action == "document.erase" and str(target.pk) == ids[0]:
+                Document.objects.filter(pk=ids[1]).update(deleted_at=None)
+            return record(principal, action, target, detail)
+
+        monkeypatch.setattr(documents, "record_by", restore_second)
+        assert documents.erase_deleted(before=timezone.now() - timedelta(days=30)) == 3
+        assert [str(pk) for pk in Document.objects.filter(pk__in=ids).values_list("pk", flat=True)] == [
+            ids[1]
+        ]
+    assert shared.ada.client.get(f"/api/v1/documents/{ids[1]}/original").status_code == 200
 
 
 def test_failed_or_cancelled_new_content_leaves_the_old_whole(shared: Any) -> None:
