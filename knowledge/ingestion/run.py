@@ -26,6 +26,7 @@ from knowledge.ingestion.jobs import (
 from knowledge.ingestion.names import file_name
 from knowledge.ingestion.parse import ParseError
 from knowledge.ingestion.queue import Turn, next_job
+from knowledge.ingestion.source_tags import lock_source
 from knowledge.ingestion.sources.base import SourceError
 from knowledge.ingestion.storage import read_original
 from knowledge.ingestion.sync import KILLS, sync_source
@@ -117,6 +118,8 @@ def _work(*, run: JobRun, embedder: Embedder, turn: Turn | None) -> None:
     else:
         _index_again(run=run, embedder=embedder, turn=turn)
     with atomic():  # whoever dies here leaves a job that is not finished, rather than one that nobody follows
+        if job.source_id:
+            lock_source(job.source_id)  # as whoever deletes it does, before its jobs
         run.finish(state=Job.State.SUCCESS)
         forget_letters(job=job)
         _note_end(run)
