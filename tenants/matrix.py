@@ -13,7 +13,7 @@ from django.utils.translation import gettext as _
 from ragsite.core.problems import FieldProblem, Problem
 from tenants.access import Principal
 from tenants.models import Ability, Role, validate_tag
-from tenants.people import save_role
+from tenants.people import change_rights_alone, save_role
 from tenants.scope import atomic
 
 EVERYTHING = "*"  # what a ticked “everything” is called in a form; no tag can be
@@ -104,7 +104,8 @@ def save_matrix(*, principal: Principal, wishes: Mapping[str, Wish]) -> list[Cha
             or abilities that are not well formed.
     """
     with atomic():
-        roles = list(Role.objects.select_for_update().filter(pk__in=list(wishes)).order_by("name"))
+        change_rights_alone(principal.membership.tenant_id)
+        roles = list(Role.objects.filter(pk__in=list(wishes)).order_by("name"))
         wanted = [(role, wishes[str(role.pk)]) for role in roles]
         wanted = [(role, wish) for role, wish in wanted if wish.ticked != ticks_of(role)]
         if stale := [role.name for role, wish in wanted if wish.stamp != stamp_of(role)]:

@@ -17,7 +17,7 @@ from django.views.decorators.cache import never_cache
 
 from ragsite.core.problems import Problem
 from tenants.access import Principal
-from tenants.authentication import own_memberships
+from tenants.authentication import known_memberships
 from tenants.models import Membership, User
 from tenants.rest import problem_of
 
@@ -75,7 +75,7 @@ def shell_context(principal: Principal) -> dict[str, Any]:
     """What the frame of a page shows: who is signed in, where, and where else they could go."""
     return {
         "principal": principal,
-        "tenants": [m.tenant for m in own_memberships(user=principal.membership.user)],
+        "tenants": [member.tenant for member in known_memberships(principal)],
     }
 
 

@@ -3,19 +3,22 @@
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
+from uuid import UUID
 from zoneinfo import available_timezones
 
 from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError
+from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from ragsite.core.problems import FieldProblem, Problem
+from ragsite.core.problems import FieldProblem, Problem, not_found
 from tenants.access import Principal
 from tenants.audit import record_by, record_event
 from tenants.models import Ability, Membership, Role, Tenant, User
 from tenants.roles import create_default_roles
 from tenants.scope import atomic, scope, unscoped
+from tenants.tokens import end_sign_ins
 
 
 def create_tenant(*, slug: str, name: str, is_demo: bool = False, actor: User | None = None) -> Tenant:
@@ -109,6 +112,27 @@ def add_member(*, user: User, role: Role, principal: Principal | None = None) ->
     return membership
 
 
+def change_rights_alone(tenant_id: UUID) -> None:
+    """Until the transaction ends nobody else changes members or roles of this tenant.
+
+    To be called before anything is read or locked that is decided by: two who act at once must neither undo each other's
+    change nor leave a tenant that nobody manages.
+    """
+    Tenant.objects.select_for_update(no_key=True).filter(pk=tenant_id).exists()
+
+
+def _read_again(row: Membership | Role, *fields: str) -> None:
+    """What may have been changed since the row was read.
+
+    Raises:
+        Problem: 404 when it is not there any more.
+    """
+    try:
+        row.refresh_from_db(fields=fields)
+    except (Membership.DoesNotExist, Role.DoesNotExist):
+        raise not_found() from None
+
+
 def _refuse_last_admin(membership: Membership, *, remains: bool) -> None:
     """A tenant that nobody manages could only be rescued by the platform's operators."""
     if remains or not membership.role.may(Ability.MANAGE):
@@ -134,18 +158,28 @@ def change_member(
 ) -> Membership:
     """Gives a member another role, suspends them or lets them back in; holds from their next request on.
 
+    Who is suspended is signed out for good: let back in, they sign in again.
+
     Raises:
         Problem: 409 for the last one who manages the tenant.
     """
-    before = {"role": membership.role.name, "status": membership.status}
-    will_manage = (role or membership.role).may(Ability.MANAGE) and (status or membership.status) == "active"
     with atomic():
+        change_rights_alone(membership.tenant_id)
+        _read_again(membership, "role", "status")
+        before = {"role": membership.role.name, "status": membership.status}
+        will_manage = (role or membership.role).may(Ability.MANAGE) and (
+            status or membership.status
+        ) == "active"
         _refuse_last_admin(membership, remains=will_manage)
         if role is not None:
             membership.role = role
         if status is not None:
             membership.status = status
-        membership.save(update_fields=["role", "status"])
+        if status == Membership.Status.SUSPENDED:
+            # Who let them in again would let in whoever has an old sign-in of theirs.
+            membership.signed_out_at = timezone.now()
+            end_sign_ins(membership=membership, because="suspended")
+        membership.save(update_fields=["role", "status", "signed_out_at"])
         membership.tenant.raise_auth_epoch()
         after = {"role": membership.role.name, "status": membership.status}
         record_by(
@@ -164,6 +198,8 @@ def remove_member(*, membership: Membership, principal: Principal | None = None)
         Problem: 409 for the last one who manages the tenant.
     """
     with atomic():
+        change_rights_alone(membership.tenant_id)
+        _read_again(membership, "role", "status")
         _refuse_last_admin(membership, remains=False)
         record_by(principal, "member.remove", membership, {"user": membership.user.username})
         membership.tenant.raise_auth_epoch()
@@ -183,18 +219,22 @@ def save_role(
             would be left who manages the tenant.
     """
     creating = role._state.adding
-    before = _role_facts(role)
-    managed = role.may(Ability.MANAGE)
-    for field, value in (changes or {}).items():
-        setattr(role, field, value)
-    try:
-        role.full_clean(validate_unique=False, validate_constraints=False)
-    except ValidationError as error:
-        raise invalid(error) from None
+    changes = changes or {}
     with atomic():
+        if not creating:
+            change_rights_alone(role.tenant_id)
+            _read_again(role, "name", "tags", "abilities", "reads_everything")
+        before = _role_facts(role)
+        managed = role.may(Ability.MANAGE)
+        for field, value in changes.items():
+            setattr(role, field, value)
+        try:
+            role.full_clean(validate_unique=False, validate_constraints=False)
+        except ValidationError as error:
+            raise invalid(error) from None
         if Role.objects.filter(name=role.name).exclude(pk=role.pk).exists():
             raise Problem(409, "conflict", f"A role named {role.name} exists already.")
-        role.save()
+        role.save(update_fields=None if creating else list(changes))
         if managed and not role.may(Ability.MANAGE) and not _somebody_manages():
             raise Problem(
                 409, "last-admin", "Nobody would be left who manages the tenant: name another role first."

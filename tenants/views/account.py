@@ -11,7 +11,7 @@ from django.views.decorators.http import require_http_methods
 
 from ragsite.core.problems import Problem
 from tenants.access import Principal
-from tenants.authentication import own_memberships
+from tenants.authentication import known_memberships
 from tenants.mail import mail_is_set_up
 from tenants.pages import member_page, render_page, shell_context
 from tenants.passwords import change_email, change_password, end_other_sign_ins, tell_of_new_password
@@ -23,7 +23,7 @@ def _context(principal: Principal, **more: Any) -> dict[str, Any]:
     user = principal.membership.user
     return shell_context(principal) | {
         "here": "account",
-        "memberships": own_memberships(user=user),
+        "memberships": known_memberships(principal),
         "email": user.email,
         "mail": mail_is_set_up(),
         "form": "",

@@ -19,6 +19,7 @@ from tenants.authentication import (
     client_address,
     own_memberships,
     record_sign_in,
+    session_memberships,
 )
 from tenants.models import Ability, Membership, User
 from tenants.pages import member_page, own_path, render_sign_in
@@ -125,8 +126,11 @@ def sign_out(request: HttpRequest) -> HttpResponse:
 @member_page
 def switch_tenant(request: HttpRequest, principal: Principal) -> HttpResponse:
     """Goes on in another of one's tenants."""
+    if principal.method != "session":
+        raise Problem(403, "forbidden", _("A key or token is for one tenant: sign in to change to another."))
     slug = request.POST.get("tenant", "")
-    chosen = [m for m in own_memberships(user=principal.membership.user) if m.tenant.slug == slug]
+    mine = session_memberships(request, user=principal.membership.user)
+    chosen = [member for member in mine if member.tenant.slug == slug]
     if not chosen:
         raise not_found()
     change_tenant(request, chosen[0], left=principal.membership.tenant.slug)

@@ -11,9 +11,10 @@ from django.db import connections
 from django.test import Client
 from django.utils import timezone
 
-from tenants.models import ApiKey
+from tenants.models import ApiKey, AuditEvent, Role
+from tenants.people import add_member
 from tenants.scope import scope
-from tests.security.helpers import call, session_client
+from tests.security.helpers import call, key_client, session_client
 from tests.tenants.conftest import People
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "platform", "owner"])
@@ -32,6 +33,21 @@ def client_of(raw: str, header: str = "authorization") -> Client:
 
 def status_with(raw: str) -> int:
     return int(client_of(raw).get("/api/v1/me").status_code)
+
+
+def test_a_key_tells_nothing_of_its_members_other_tenants(people: People) -> None:
+    with scope(tenant_id=people.globex.pk, tags=None):
+        add_member(user=people.nina.membership.user, role=Role.objects.get(name="helpdesk"))
+    client = key_client(people.nina, principal=people.ada.principal)
+    for path in ("/account/", "/", "/documents/", "/history/"):
+        page = client.get(path)
+        assert page.status_code == 200 and "globex" not in page.content.decode().lower(), path
+    assert [row["slug"] for row in client.get("/api/v1/me").json()["tenants"]] == ["acme"]
+    refused = [client.post("/tenant/", {"tenant": slug}) for slug in ("globex", "nowhere", "acme")]
+    assert [response.status_code for response in refused] == [403] * 3
+    assert not any("globex" in response.content.decode().lower() for response in refused)
+    with scope(tenant_id=people.globex.pk, tags=None):
+        assert not AuditEvent.objects.filter(action="session.switch_tenant").exists()
 
 
 def test_a_key_is_shown_once_and_only_its_hash_is_kept(people: People) -> None:
