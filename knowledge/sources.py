@@ -97,6 +97,9 @@ def fill_source(*, source: Source, changes: Mapping[str, Any], principal: Princi
     stored = None if source._state.adding else Source.objects.filter(pk=source.pk).first()
     if stored is not None and changes.get("kind", stored.kind) != stored.kind:
         raise wrong("kind", "A source keeps its kind: make a new one, and delete this one.")
+    if stored is not None:
+        # Place and secrets from one reading: somebody may have moved it since ``source`` was read.
+        source.credentials, source.state = stored.credentials, stored.state
     given = changes.pop("options", None) or {}
     had_credentials, credentials = "credentials" in changes, changes.pop("credentials", None)
     for name, value in changes.items():

@@ -7,6 +7,7 @@ batch; each batch is fetched in a thread and gives its connection back. A source
 
 import csv
 import io
+import re
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from datetime import date, datetime
 from decimal import Decimal
@@ -21,8 +22,10 @@ from ragsite.core.hops import run_db
 from tenants.scope import current_scope, enter
 
 BATCH = 500
-# Spreadsheets take a cell that begins so for a formula (OWASP, "CSV Injection"); the wide forms count as well.
+# Spreadsheets take a cell that begins so for a formula (OWASP, "CSV Injection"); the wide forms count as well. One whose
+# list separator is another than the comma begins a cell behind that, and behind a line's end, within ours.
 _FORMULA = tuple("=+-@\t\r\n＝＋－＠")
+_FORMULA_WITHIN = re.compile(r"([;\t\r\n][\s\"']*)(?=[=+\-@＝＋－＠])")
 
 
 def escape_cell(value: Any) -> str:
@@ -38,7 +41,7 @@ def escape_cell(value: Any) -> str:
             return f"{value:f}"
         case datetime() | date():
             return value.isoformat()
-    text = str(value).replace("\0", "")
+    text = _FORMULA_WITHIN.sub(r"\1'", str(value).replace("\0", ""))
     return f"'{text}" if text.startswith(_FORMULA) else text
 
 

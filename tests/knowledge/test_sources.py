@@ -73,6 +73,18 @@ def refused(shared: Any, field: str, words: str, **body: Any) -> None:
     assert words in problem["errors"][0]["detail"], problem
 
 
+def test_secrets_go_nowhere_when_two_move_a_source_at_once(shared: Any, site: GitSite) -> None:
+    with in_acme(shared):
+        made = save_source(
+            source=Source(kind="git", name="moved", collection=shared.collections["acme"]),
+            changes={"path": "https://git.example.internal/a.git", "credentials": {"token": TOKEN}},
+        )
+        first, second = Source.objects.get(pk=made.pk), Source.objects.get(pk=made.pk)
+        for each in (first, second):
+            save_source(source=each, changes={"path": "https://elsewhere.example.internal/a.git"})
+        assert first.credentials == second.credentials == Source.objects.get(pk=made.pk).credentials == ""
+
+
 def test_what_is_wrong_is_said_at_its_field(shared: Any) -> None:
     git = {"kind": "git", "path": "https://git.example.internal/team/handbook.git"}
     refused(shared, "path", "may not be blank", kind="git")

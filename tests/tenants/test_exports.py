@@ -28,6 +28,23 @@ def test_a_cell_that_a_spreadsheet_would_run_is_text(start: str) -> None:
     assert escape_cell(f"{start}HYPERLINK(1)") == f"'{start}HYPERLINK(1)"
 
 
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_no_cell_is_run_where_the_list_separator_is_another(separator: str) -> None:
+    typed = [
+        "how?;=HYPERLINK(1);x",
+        "a\n=1+1;x, y",
+        'b; "=1+1',
+        "c;\t@SUM(1)",
+        "d\r\n-2+3;＝4",
+        "- a\n- b",
+    ]
+    lines = io.StringIO("".join(csv_lines(["asked"], [["2026", text] for text in typed])), newline="")
+    cells = [cell.strip(" \t\"'") and cell for row in csv.reader(lines, delimiter=separator) for cell in row]
+    if separator == ",":
+        assert len(cells) == 1 + 2 * len(typed)
+    assert [cell for cell in cells if cell.lstrip(' \t"').startswith(tuple("=+-@＝＋－＠"))] == []
+
+
 @pytest.mark.parametrize(
     ("value", "shown"),
     [
