@@ -4,15 +4,15 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
+from functools import wraps
 from typing import Any
 
 import structlog
 from django.db import DatabaseError, connections
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.utils import timezone
-from django.views.decorators.http import require_GET
 from django_redis import get_redis_connection
 from prometheus_client import CONTENT_TYPE_LATEST
 from redis.exceptions import RedisError
@@ -35,6 +35,7 @@ from ragsite.core.observability import (
     INDEX_DOCUMENTS,
     QUEUE_DEPTH,
 )
+from ragsite.core.problems import Problem, problem_response
 from ragsite.core.scrape import FORBIDDEN, collect_metrics, may_scrape
 
 logger = structlog.get_logger(__name__)
@@ -42,11 +43,25 @@ logger = structlog.get_logger(__name__)
 CHECK_SECONDS = 2.0
 MEMORY_SECONDS = 2.0  # anybody may ask, as often as they like
 BREAKER_LEVELS = {"closed": 0, "half_open": 1, "open": 2}
+View = Callable[[HttpRequest], Coroutine[Any, Any, HttpResponse]]
 # Without these nothing can be answered; the rest only takes something away.
 ESSENTIAL = frozenset({"database", "embeddings"})
 
 
-@require_GET
+def answers_get(view: View) -> View:
+    """GET and HEAD; anything else is told as the API tells it."""
+
+    @wraps(view)
+    async def checked(request: HttpRequest) -> HttpResponse:
+        if request.method in ("GET", "HEAD"):
+            return await view(request)
+        words = f"{request.method} is not possible here: use GET."
+        return problem_response(Problem(405, "method-not-allowed", words, headers={"Allow": "GET, HEAD"}))
+
+    return checked
+
+
+@answers_get
 async def livez(request: HttpRequest) -> HttpResponse:
     """The process serves requests; touches nothing else."""
     return HttpResponse("ok\n", content_type="text/plain")
@@ -138,8 +153,8 @@ async def _look(name: str) -> dict[str, Any]:
     return (await asyncio.shield(look)).told
 
 
-@require_GET
-async def health(request: HttpRequest) -> JsonResponse:
+@answers_get
+async def health(request: HttpRequest) -> HttpResponse:
     """What works and what does not; 503 when nothing can be answered."""
     results = await asyncio.gather(*(_look(name) for name in CHECKS))
     checks = dict(zip(CHECKS, results, strict=True))
@@ -151,8 +166,8 @@ async def health(request: HttpRequest) -> JsonResponse:
     )
 
 
-@require_GET
-async def readyz(request: HttpRequest) -> JsonResponse:
+@answers_get
+async def readyz(request: HttpRequest) -> HttpResponse:
     """Whether this process can take questions now."""
     names = sorted(ESSENTIAL)
     results = await asyncio.gather(*(_look(name) for name in names))
@@ -166,7 +181,7 @@ def _is_forwarded(request: HttpRequest) -> bool:
     return any(name in request.headers for name in ("Forwarded", "X-Forwarded-For", "X-Real-IP"))
 
 
-@require_GET
+@answers_get
 async def metrics(request: HttpRequest) -> HttpResponse:
     """Prometheus's text format, for the configured token, or from this machine where none is configured."""
     allowed = may_scrape(

@@ -92,6 +92,14 @@ class Handler(ASGIHandler):
         finally:
             settings.MIDDLEWARE = named
 
+    def create_request(self, scope: Any, body_file: Any) -> Any:
+        """A body of no announced size (chunked) has been read: its size is known, without which DRF takes it for none."""
+        request, error = super().create_request(scope, body_file)
+        if request is not None and "CONTENT_LENGTH" not in request.META:
+            request.META["CONTENT_LENGTH"] = str(body_file.seek(0, 2))
+            body_file.seek(0)
+        return request, error
+
 
 def _path(kind: type) -> str:
     return f"{kind.__module__}.{kind.__name__}"

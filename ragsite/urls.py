@@ -14,7 +14,9 @@ urlpatterns = [
     path("health", health.health, name="health"),
     path("metrics", health.metrics, name="metrics"),
     path("api/schema", SpectacularAPIView.as_view(), name="schema"),
-    path("api/docs", SpectacularSwaggerSplitView.as_view(url_name="schema"), name="docs"),
+    path(
+        "api/docs", SpectacularSwaggerSplitView.as_view(url_name="schema", metadata_class=None), name="docs"
+    ),
     path("api/v1/", include("tenants.api.urls")),
     path("api/v1/", include("knowledge.api.urls")),
     path("api/v1/", include("feedback.api.urls")),

@@ -11,7 +11,7 @@ from ragsite.core.problems import Problem
 
 logger = structlog.get_logger(__name__)
 
-FAILURES_PER_ADDRESS = (20, 60)  # failures, seconds
+FAILURES_PER_ADDRESS = (10, 60)  # failures, seconds
 FAILURES_PER_ACCOUNT = (10, 300)
 
 # The first failure starts the window; all of them end together.
@@ -47,12 +47,8 @@ def begin_attempt(*, account: str, address: str | None) -> None:
         for key, (most, seconds) in _keys(account, address):
             if int(redis.eval(_COUNT, 1, key, seconds)) > most:
                 wait = max(1, int(redis.ttl(key)))
-                raise Problem(
-                    429,
-                    "too-many-attempts",
-                    f"Too many failed sign-ins. Wait {wait} seconds and try again.",
-                    headers={"Retry-After": str(wait)},
-                )
+                words = f"Too many failed sign-ins. Wait {wait} seconds and try again."
+                raise _too_many(words, what="sign-in", most=most, seconds=seconds, wait=wait)
     except RedisError as error:
         logger.warning("sign-in limit skipped", error=type(error).__name__)
 
@@ -87,9 +83,15 @@ def throttle(*, what: str, key: str, most: int, seconds: int) -> None:
     except RedisError as error:
         logger.warning("limit skipped", what=what, error=type(error).__name__)
         return
-    raise Problem(
-        429,
-        "too-many-attempts",
-        f"Too many attempts. Wait {wait} seconds and try again.",
-        headers={"Retry-After": str(wait)},
-    )
+    words = f"Too many attempts. Wait {wait} seconds and try again."
+    raise _too_many(words, what=what, most=most, seconds=seconds, wait=wait)
+
+
+def _too_many(words: str, *, what: str, most: int, seconds: int, wait: int) -> Problem:
+    """With the headers of draft-ietf-httpapi-ratelimit-headers-10, as ``tenants.rates`` has them."""
+    headers = {
+        "Retry-After": str(wait),
+        "RateLimit-Policy": f'"{what}";q={most};w={seconds}',
+        "RateLimit": f'"{what}";r=0;t={wait}',
+    }
+    return Problem(429, "too-many-attempts", words, headers=headers)

@@ -14,12 +14,13 @@ from django.core.exceptions import ValidationError as DjangoValidationError
 from django.db import OperationalError
 from django.db.models import QuerySet
 from django.db.utils import DataError, IntegrityError
-from django.http import Http404, HttpResponseBase
+from django.http import Http404, HttpResponseBase, QueryDict
 from drf_spectacular.utils import OpenApiParameter, extend_schema, inline_serializer
 from redis.exceptions import RedisError
 from rest_framework import exceptions, serializers
 from rest_framework.pagination import CursorPagination
 from rest_framework.parsers import JSONParser
+from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
@@ -118,11 +119,27 @@ def note_problem(error: Exception) -> Problem | None:
     return problem
 
 
+def without_nulls(data: Any) -> Any:
+    """A body in which what is null is not there: where nothing stands yet, clients say so of what they leave out."""
+    if not isinstance(data, dict) or isinstance(data, QueryDict):
+        return data
+    return {name: value for name, value in data.items() if value is not None}
+
+
+def forbid_keeping(response: Any) -> Any:
+    """A cache on the way must not show one asker what another was told; with ``X-API-Key`` it would not know them apart."""
+    response.headers.setdefault("Cache-Control", "no-store")
+    return response
+
+
 def handle_exception(error: Exception, context: dict[str, Any]) -> Response | None:
     """DRF's exception handler: everything expected becomes ``application/problem+json``."""
     problem = note_problem(error)
     if problem is None:
         return None
+    # Whatever the view would have answered in: that may be YAML, or a page.
+    context["request"].accepted_renderer = JSONRenderer()
+    context["request"].accepted_media_type = "application/json"
     return Response(
         problem.document(),
         status=problem.status,
@@ -287,7 +304,7 @@ class TenantView(APIView):
     def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Any:
         if not isinstance(self, AsyncTenantView):
             self.settle_claim(response)
-        return super().finalize_response(request, response, *args, **kwargs)
+        return forbid_keeping(super().finalize_response(request, response, *args, **kwargs))
 
     @property
     def principal(self) -> Principal:
@@ -312,10 +329,12 @@ class TenantView(APIView):
         Raises:
             ValidationError: which becomes the 400 problem.
         """
-        form = serializer(data=self.request.data, partial=partial, context={"request": self.request})
+        data = self.request.data
+        given = without_nulls(data) if self.request.method == "POST" else data
+        form = serializer(data=given, partial=partial, context={"request": self.request})
         form.is_valid(raise_exception=True)
-        data: dict[str, Any] = form.validated_data
-        return data
+        validated: dict[str, Any] = form.validated_data
+        return validated
 
 
 class AsyncTenantView(TenantView):

@@ -21,6 +21,7 @@ from knowledge.api.shapes import (
     DocumentForm,
     DocumentShape,
 )
+from knowledge.api.streaming import AnyFormat
 from knowledge.documents import (
     Upload,
     add_document,
@@ -232,6 +233,7 @@ class DocumentContentView(TenantView):
 
 class DocumentOriginalView(TenantView):
     abilities = {"GET": ASK}
+    content_negotiation_class = AnyFormat
 
     @extend_schema(
         responses={(200, "application/octet-stream"): OpenApiTypes.BINARY},

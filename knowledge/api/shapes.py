@@ -85,8 +85,14 @@ class DocumentShape(serializers.ModelSerializer[Document]):
 class DocumentForm(serializers.Serializer[Any]):
     file = serializers.FileField(allow_empty_file=True, max_length=1000)
     collection = serializers.CharField(max_length=60, required=False, help_text="Slug or id.")
-    tags = serializers.ListField(child=serializers.CharField(max_length=60), required=False, max_length=50)
+    tags = serializers.ListField(
+        child=serializers.CharField(max_length=60, allow_blank=True), required=False, max_length=50
+    )
     title = serializers.CharField(max_length=500, required=False, allow_blank=True)
+
+    def validate_tags(self, tags: list[str]) -> list[str] | None:
+        """A field of a form that was left empty is none."""
+        return [tag for tag in tags if tag] or None
 
 
 class ContentForm(serializers.Serializer[Any]):

@@ -140,12 +140,11 @@ class Pump:
 
 
 def wants_sse(request: HttpRequest) -> bool:
-    accept = request.headers.get("Accept", "")
-    return SSE in accept and (NDJSON not in accept or accept.index(SSE) < accept.index(NDJSON))
+    return request.get_preferred_type([NDJSON, SSE]) == SSE
 
 
 class AnyFormat(DefaultContentNegotiation):
-    """A stream chooses its own format; problems before it are JSON whatever was asked for."""
+    """A stream or a file has its own format; problems before it are JSON whatever was asked for."""
 
     def select_renderer(self, request: Request, renderers: Any, format_suffix: str | None = None) -> Any:
         return JSONRenderer(), "application/json"

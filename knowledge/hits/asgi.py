@@ -248,7 +248,7 @@ def read_request(scope: MutableMapping[str, Any], endpoint: str) -> Asked | None
         or found.get(b"accept", b"") not in _ACCEPTED[endpoint]
     ):
         return None
-    length = found.get(b"content-length", b"")  # DRF takes a body without one for none
+    length = found.get(b"content-length", b"")
     if not length.isdigit() or int(length) > MOST_BODY:
         return None
     header, key = found.get(b"authorization", b""), found.get(b"x-api-key", b"")

@@ -1,6 +1,6 @@
 """The audit log and the costs."""
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.utils import timezone
@@ -61,7 +61,10 @@ def read_period(request: Request, *, days: int = 30) -> tuple[datetime, datetime
     form = PeriodForm(data=given)
     form.is_valid(raise_exception=True)
     end: datetime = form.validated_data.get("to") or timezone.now()
-    start: datetime = form.validated_data.get("from") or end - timedelta(days=days)
+    earliest = datetime.min.replace(tzinfo=UTC)
+    start: datetime = form.validated_data.get("from") or earliest + max(
+        timedelta(), end - earliest - timedelta(days=days)
+    )
     if start >= end:
         raise Problem(
             400,

@@ -13,10 +13,10 @@ from tenants.authentication import (
     check_credentials,
     choose_membership,
     client_address,
-    own_memberships,
+    known_memberships,
     record_sign_in,
 )
-from tenants.rest import BodyParser, TenantView
+from tenants.rest import BodyParser, TenantView, forbid_keeping, without_nulls
 from tenants.scope import atomic, scope
 from tenants.tokens import issue_tokens, revoke_tokens, rotate_tokens
 
@@ -60,8 +60,11 @@ class OpenView(APIView):
     permission_classes = (AllowAny,)
     parser_classes = (BodyParser,)
 
+    def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Any:
+        return forbid_keeping(super().finalize_response(request, response, *args, **kwargs))
+
     def read(self, form_class: type[serializers.Serializer[Any]], request: Request) -> dict[str, Any]:
-        form = form_class(data=request.data)
+        form = form_class(data=without_nulls(request.data))
         form.is_valid(raise_exception=True)
         data: dict[str, Any] = form.validated_data
         return data
@@ -150,8 +153,6 @@ class MeView(TenantView):
         """Who I am, in which tenant, in which role, and what that role may do."""
         principal = self.principal
         membership = principal.membership
-        # A key speaks for one tenant: it does not learn of its member's others.
-        memberships = [membership] if principal.method == "api_key" else own_memberships(user=membership.user)
         tags = membership.role.readable_tags
         return Response(
             {
@@ -165,7 +166,7 @@ class MeView(TenantView):
                 "method": principal.method,
                 "tenants": [
                     {"id": m.tenant_id, "slug": m.tenant.slug, "name": m.tenant.name, "role": m.role.name}
-                    for m in memberships
+                    for m in known_memberships(principal)
                 ],
             }
         )
