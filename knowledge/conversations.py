@@ -109,6 +109,8 @@ def change_conversation(
 def delete_conversation(*, conversation: Conversation, principal: Principal) -> None:
     """Removes a conversation from everyone's history. Its answers stay in the tenant's statistics."""
     with atomic():
+        # An answer that is being stored in it is there before, or finds it gone.
+        Conversation.objects.select_for_update().filter(pk=conversation.pk).first()
         record_by(principal, "conversation.delete", conversation)
         conversation.delete()
 

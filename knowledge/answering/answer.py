@@ -97,7 +97,7 @@ async def _answer(
     except Exception as error:
         # Failed calls have their rows in the ledger too, and what was set aside for them goes back. What has begun is found
         # again as one that has failed.
-        if not is_stored and (begun or journey.attempts or journey.reserved):
+        if not is_stored and (begun or journey.attempts or journey.holds_money):
             store_in_background(journey, status="error")
         if not begun:
             raise

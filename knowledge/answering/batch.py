@@ -96,12 +96,17 @@ def id_of(job: Job, at: int) -> UUID:
     return uuid.uuid5(job.pk, str(at))
 
 
+def _settled(ids: list[UUID]) -> Any:
+    """Those that are not asked again. What was cut off with the run before is."""
+    return Answer.objects.filter(pk__in=ids).exclude(status=Answer.CUT_OFF)
+
+
 async def _answer_all(run: JobRun, asker: Principal, turn: Turn | None) -> None:
     job = run.job
     questions: list[str] = job.request["questions"]
     ids = [id_of(job, at) for at in range(len(questions))]
-    done = await run_db(lambda: set(Answer.objects.filter(pk__in=ids).values_list("pk", flat=True)))
-    answered = len(done)
+    done = await run_db(lambda: dict(_settled(ids).values_list("pk", "status")))
+    answered, failed = len(done), sum(status == "error" for status in done.values())
     config, gate = answer_config(), gateway()
     free = asyncio.Semaphore(AT_ONCE)
     under_way: set[int] = set()
@@ -148,7 +153,13 @@ async def _answer_all(run: JobRun, asker: Principal, turn: Turn | None) -> None:
             finally:
                 under_way.discard(at)
 
-    await run_db(run.report, step=f"{answered} of {len(questions)}", seen=len(questions), changed=answered)
+    await run_db(
+        run.report,
+        step=f"{answered} of {len(questions)}",
+        seen=len(questions),
+        changed=answered - failed,
+        failed=failed,
+    )
 
     async def watch() -> None:
         while True:

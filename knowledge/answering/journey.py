@@ -1,5 +1,6 @@
 """The values of a question's journey: what was asked, what is known before it, and what became of it."""
 
+import asyncio
 import time
 import uuid
 from collections.abc import Awaitable, Callable
@@ -95,9 +96,18 @@ class Journey:
     has_moved: bool = False  # … because the corpus has moved on
     warnings: tuple[str, ...] = ()
     reserved: bool = False
+    reserving: "asyncio.Task[bool] | None" = None  # which goes on when whoever asked has gone
     is_followed: Callable[[], Awaitable[bool]] | None = None  # while others may wait for it, too
     # As far as it had come when its asker stopped it, while others wait for the rest.
     stopped: Answer | None = None
+
+    @property
+    def holds_money(self) -> bool:
+        """Whether something is, or is about to be, set aside for it."""
+        task = self.reserving
+        if self.reserved or task is None or not task.done():
+            return self.reserved or task is not None
+        return not task.cancelled() and task.exception() is None and task.result()
 
     def end_of_share(self, share: float) -> float:
         """When something on the way to the answer has had its share of the time that is left."""

@@ -87,7 +87,7 @@ def store_answer(
         attempts: every model call made for it, each with its kind.
         conversation_id: the conversation it continues; a new one begins with it otherwise.
     """
-    calls = [call_of(attempt, kind=kind) for attempt, kind in attempts]
+    calls = calls_of(attempts)
     # One call without a price makes the sum unknown, not cheaper. Rounded as the database would, so that the answer
     # says the same now and when it is read again.
     answer.cost_usd = (
@@ -99,11 +99,13 @@ def store_answer(
     )
     user = principal.membership.user
     with atomic():
+        if answer.endpoint == "batch":
+            _drop_cut_off(answer.pk)
         if conversation_id is None:
             conversation = Conversation.objects.create(id=answer.pk, user=user, title=answer.question[:200])
             conversation_id = conversation.pk
-        else:
-            Conversation.objects.filter(pk=conversation_id).update(updated_at=timezone.now())
+        elif not Conversation.objects.filter(pk=conversation_id).update(updated_at=timezone.now()):
+            conversation_id = None  # deleted meanwhile: the answer, and what it cost, stays
         answer.conversation_id = conversation_id
         answer.save(force_insert=True)
         record_event(
@@ -121,6 +123,17 @@ def store_answer(
         )
         record_calls(user=user, request_id=answer.pk, endpoint=answer.endpoint, calls=calls)
     return answer
+
+
+def calls_of(attempts: list[tuple[Attempt, str]]) -> list[Call]:
+    """As the ledger takes them."""
+    return [call_of(attempt, kind=kind) for attempt, kind in attempts]
+
+
+def _drop_cut_off(pk: UUID) -> None:
+    """What a batch that was taken up again had of a question before; its calls stay in the ledger."""
+    if Answer.objects.filter(pk=pk, status=Answer.CUT_OFF).delete()[0]:
+        Conversation.objects.filter(pk=pk).delete()
 
 
 def answer_object(answer: Answer, *, with_body: bool = True) -> dict[str, Any]:

@@ -102,7 +102,7 @@ async def make_answer(
         logger.warning("answer not made again", error=type(error).__name__)
         return "failed"
     finally:
-        if journey.attempts or journey.reserved:
+        if journey.attempts or journey.holds_money:
             await run_db(_record, journey=journey, payer=payer)
 
 

@@ -3,12 +3,11 @@
 from dataclasses import replace
 
 from knowledge.answering.journey import Journey
-from knowledge.answering.spending import reserve_call
+from knowledge.answering.spending import set_aside
 from knowledge.config import AnswerConfig
 from knowledge.llm.base import Finished
 from knowledge.llm.gateway import Gateway
 from knowledge.llm.wire import size_of
-from ragsite.core.hops import run_db
 
 # Of the time that a question has left: most of it is the answer's.
 TIME_SHARE = 0.25
@@ -34,13 +33,7 @@ async def ask_small_model(
         ProviderError: every small model has failed, or the time for it is over.
     """
     models = [replace(model, max_tokens=max_tokens) for model in config.small_models]
-    journey.reserved = await run_db(
-        reserve_call,
-        membership=journey.principal.membership,
-        request_id=journey.question.request_id,
-        size=size_of(system, text),
-        models=models,
-    )
+    await set_aside(journey, size=size_of(system, text), models=models)
     return await gateway.complete(
         system=system,
         text=text,

@@ -1,14 +1,17 @@
 """What the calls of a question may cost, set aside before they are made."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from decimal import Decimal
 from uuid import UUID
 
+from knowledge.answering.journey import Journey
 from knowledge.answering.record import price_call
 from knowledge.config import AnswerConfig
 from knowledge.llm.base import ModelConfig, Usage
 from knowledge.llm.calls import Attempt
+from ragsite.core.hops import run_db
 from ragsite.core.problems import Problem
 from tenants.budgets import Standing, reserve_cost, warnings_of
 from tenants.models import Membership
@@ -72,6 +75,23 @@ def reserve_call(
     known = [cost for cost in costs if cost is not None]
     amount = max(known) if len(known) == len(costs) else None
     return reserve_cost(membership=membership, request_id=request_id, amount=amount)
+
+
+async def set_aside(journey: Journey, *, size: int, models: Sequence[ModelConfig]) -> None:
+    """``reserve_call`` for a question on its way.
+
+    Raises:
+        Problem: 402 where a budget does not allow it.
+    """
+    reserving = run_db(
+        reserve_call,
+        membership=journey.principal.membership,
+        request_id=journey.question.request_id,
+        size=size,
+        models=models,
+    )
+    journey.reserving = asyncio.get_running_loop().create_task(reserving)
+    journey.reserved = await asyncio.shield(journey.reserving)
 
 
 def reserve_again(*, membership: Membership, request_id: UUID, failed: Attempt) -> bool:

@@ -1,13 +1,17 @@
 """Storing an answer, also when its reader has gone."""
 
+import asyncio
+
 import structlog
+from django.db import DataError, IntegrityError
 
 from knowledge.answering.journey import Journey
-from knowledge.answering.record import store_answer
+from knowledge.answering.record import calls_of, store_answer
 from knowledge.models import Answer
 from ragsite.core.background import in_background
 from ragsite.core.hops import run_db
-from tenants.scope import enter
+from tenants.scope import atomic, enter
+from tenants.usage import record_calls
 
 logger = structlog.get_logger(__name__)
 
@@ -27,15 +31,31 @@ def store_journey(*, journey: Journey, status: str) -> Answer:
     )
 
 
+def _store_calls(journey: Journey) -> None:
+    """The calls of an answer that the database does not take: they were made, and have to be paid for."""
+    question = journey.question
+    with atomic():
+        record_calls(
+            user=journey.principal.membership.user,
+            request_id=question.request_id,
+            endpoint=question.endpoint,
+            calls=calls_of(journey.attempts),
+        )
+
+
 def store_in_background(journey: Journey, *, status: str) -> None:
     """After the reader went away this task is being cancelled: storing must not be cancelled with it."""
 
     async def store() -> None:
+        if journey.reserving is not None:
+            await asyncio.wait([journey.reserving])  # or it would set aside for a question that has ended
         with enter(journey.principal.scope()):
             try:
                 await run_db(store_journey, journey=journey, status=status)
-            except Exception:
+            except Exception as error:
                 # Nobody is left to tell; what is lost is named in the log, with its trace.
                 logger.exception("cancelled answer not stored", answer=str(journey.question.request_id))
+                if isinstance(error, DataError | IntegrityError | ValueError):
+                    await run_db(_store_calls, journey)
 
     in_background(store())

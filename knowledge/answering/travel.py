@@ -17,7 +17,7 @@ from knowledge.answering.record import earlier_answers
 from knowledge.answering.responses import Response, read_response, response_key, write_response
 from knowledge.answering.route import route_question
 from knowledge.answering.semantic import Place, find_same, keep_question
-from knowledge.answering.spending import prefers_cheaper, reserve_call, take_cheaper, take_priced
+from knowledge.answering.spending import prefers_cheaper, set_aside, take_cheaper, take_priced
 from knowledge.config import AnswerConfig
 from knowledge.embedding.spaces import corpus_state
 from knowledge.llm.base import Turn
@@ -145,13 +145,7 @@ async def _make(
                 response = await read_response(key=response_to, membership=principal.membership)
     if config.has_model and not is_weak and response is None:
         # Before the first event, so that a budget that is used up is said with a status.
-        journey.reserved = await run_db(
-            reserve_call,
-            membership=principal.membership,
-            request_id=question.request_id,
-            size=count_bytes(prompt),
-            models=config.models,
-        )
+        await set_aside(journey, size=count_bytes(prompt), models=config.models)
     yield {"type": "sources", "data": journey.sources}
 
     if is_weak:

@@ -3,7 +3,7 @@
 import threading
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextvars import copy_context
 from datetime import timedelta
 from typing import Any
@@ -52,6 +52,7 @@ class JobRun:
         self.is_careful = job.attempts > 1
         self.got_further = False
         self._mine = Q(pk=job.pk, run=run, state=Job.State.PROGRESS)
+        self._telling = threading.RLock()  # a batch of questions reports from several threads
         self._counts: dict[str, int] = {}
         self._values: dict[str, Any] = {}
         self._errors: list[dict[str, str]] = list(job.errors)
@@ -121,6 +122,11 @@ class JobRun:
         Raises:
             JobCancelled, JobLost: the work must end here.
         """
+        with self._telling:
+            self._note(step, progress, counts)
+        self.check()
+
+    def _note(self, step: str | None, progress: int | None, counts: Mapping[str, int]) -> None:
         for name, more in counts.items():
             self._counts[name] = self._counts.get(name, 0) + more
         if progress is not None:
@@ -130,7 +136,6 @@ class JobRun:
             self._step = self._values["step"] = step[:200]
         if stepped or time.monotonic() - self._written >= WRITE_SECONDS:
             self.write()
-        self.check()
 
     def write(self) -> None:
         """Writes what was reported.
@@ -138,16 +143,17 @@ class JobRun:
         Raises:
             JobLost
         """
-        values: dict[str, Any] = {name: F(name) + more for name, more in self._counts.items() if more}
-        values |= self._values | {"heartbeat_at": timezone.now()}
-        if len(self._errors) != len(self.job.errors):
-            values["errors"] = self._errors
-        if self._result:
-            values["result"] = self._result
-        if not Job.objects.filter(self._mine).update(**values):
-            raise JobLost
-        self.job.errors = list(self._errors)
-        self._counts, self._values, self._written = {}, {}, time.monotonic()
+        with self._telling:
+            values: dict[str, Any] = {name: F(name) + more for name, more in self._counts.items() if more}
+            values |= self._values | {"heartbeat_at": timezone.now()}
+            if len(self._errors) != len(self.job.errors):
+                values["errors"] = self._errors
+            if self._result:
+                values["result"] = self._result
+            if not Job.objects.filter(self._mine).update(**values):
+                raise JobLost
+            self.job.errors = list(self._errors)
+            self._counts, self._values, self._written = {}, {}, time.monotonic()
 
     def begin(self, uri: str) -> None:
         """Says which document the work is at: the one at which a worker dies again and again is passed over.
@@ -174,8 +180,9 @@ class JobRun:
 
     def add_error(self, *, document: str, reason: str) -> None:
         """One document's own failure; the job goes on."""
-        if len(self._errors) < MAX_ERRORS:
-            self._errors.append({"document": document, "reason": reason})
+        with self._telling:
+            if len(self._errors) < MAX_ERRORS:
+                self._errors.append({"document": document, "reason": reason})
         self.report(failed=1)
 
     def list_change(self, kind: str, what: Any) -> None:

@@ -19,7 +19,7 @@ from knowledge.llm.base import (
     Usage,
 )
 from knowledge.llm.prices import FREE_PROVIDERS
-from knowledge.llm.wire import estimate_tokens, size_of
+from knowledge.llm.wire import Cleaner, clean_words, estimate_tokens, size_of
 from ragsite.core.breaker_rules import Permit
 
 # The words of the providers for an answer that they would not give.
@@ -104,6 +104,7 @@ class Call:
         return was_cut and attempt.seconds >= 0.95 * self.config.call_seconds
 
     async def stream(self, prompt: Prompt) -> AsyncGenerator[TextDelta | Cited | BlockEnd, None]:
+        cleaner = Cleaner()
         async with aclosing(self._provider.stream(prompt, config=self.config)) as events:
             async for event in events:
                 if isinstance(event, Metered):
@@ -111,9 +112,13 @@ class Call:
                 elif isinstance(event, Finished):
                     self._finished = event
                     self._usage = event.usage
+                elif isinstance(event, TextDelta):
+                    self._got += size_of(event.text)
+                    if text := cleaner.take(event.text):
+                        yield TextDelta(text)
+                elif isinstance(event, Cited):
+                    yield replace(event, quote=clean_words(event.quote))
                 else:
-                    if isinstance(event, TextDelta):
-                        self._got += size_of(event.text)
                     yield event
         if self._finished is None:
             raise ProviderError("The language model's answer broke off; try again.", permanent=False)
@@ -121,7 +126,7 @@ class Call:
     async def complete(self, *, system: str, text: str) -> str:
         answer, self._finished = await self._provider.complete(system=system, text=text, config=self.config)
         self._usage, self._got = self._finished.usage, size_of(answer)
-        return answer
+        return clean_words(answer)
 
     def fail(self, error: ProviderError) -> Attempt:
         self._usage = error.usage or self._usage

@@ -35,11 +35,36 @@ FAILURES = (
 )
 # How long the end of a body is waited for whose answer is over.
 END_SECONDS = 1.0
+_FIRST_HALF = "\ud800", "\udbff"  # of characters beyond the first plane, in UTF-16
 
 
 def size_of(*texts: str) -> int:
     """Bytes of UTF-8. Half of a character, as a stream may bring it, has some, too."""
     return sum(len(text.encode(errors="surrogatepass")) for text in texts)
+
+
+class Cleaner:
+    """Text as it comes from a provider, without what neither a log nor a database takes: NUL, and halves of characters."""
+
+    def __init__(self) -> None:
+        self._half = ""
+
+    def take(self, text: str) -> str:
+        """The text so far; the half of a character at its end waits for the other."""
+        text, self._half = self._half + text, ""
+        if text and _FIRST_HALF[0] <= text[-1] <= _FIRST_HALF[1]:
+            text, self._half = text[:-1], text[-1]
+        return clean_words(text)
+
+
+def clean_words(text: str) -> str:
+    """The text without NUL; halves of characters that belong together are one, others are shown as unknown."""
+    text = text.replace("\0", "")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
 
 
 def estimate_tokens(size: int) -> int:

@@ -95,7 +95,8 @@ class Answer(TenantModel):
     created_at = models.DateTimeField(auto_now_add=True)
 
     objects: ClassVar[Any] = manager_of(OwnQuerySet)
-    BROKEN: ClassVar = ("error", "cancelled")  # how an answer has ended that did not come to its end
+    CUT_OFF: ClassVar = "cancelled"
+    BROKEN: ClassVar = ("error", CUT_OFF)  # how an answer has ended that did not come to its end
 
     class Meta(TenantModel.Meta):
         ordering = ["-created_at", "-id"]
