@@ -21,6 +21,7 @@ from knowledge.ingestion.job_run import JobRun
 from knowledge.ingestion.jobs import create_job
 from knowledge.ingestion.queue import Turn
 from knowledge.models import Answer, Job
+from ragsite.core.background import wait_for_background
 from ragsite.core.hops import run_db
 from ragsite.core.problems import Problem
 from tenants.access import Principal
@@ -31,6 +32,7 @@ from tenants.rest import problem_of
 from tenants.scope import atomic, enter
 
 AT_ONCE = 4
+STORING_SECONDS = 10.0
 LOOK_SECONDS = 0.5  # whoever cancels sees it end within two seconds
 ASKER_GONE = "Whoever asked is no active member any more, or may not ask. Have an admin look at the role, and ask again."
 TENANT_SUSPENDED = "The tenant is suspended. Ask again when it is not."
@@ -180,6 +182,7 @@ async def _answer_all(run: JobRun, asker: Principal, turn: Turn | None) -> None:
             task.cancel()
         await asyncio.gather(work, watching, *tasks, return_exceptions=True)
         await gate.close()
+        await wait_for_background(seconds=STORING_SECONDS)  # what was cut off is stored, and paid for
 
 
 def _name(at: int) -> str:

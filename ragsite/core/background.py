@@ -19,6 +19,13 @@ def in_background(work: Coroutine[Any, Any, object]) -> None:
     task.add_done_callback(_background.discard)
 
 
+async def wait_for_background(*, seconds: float) -> None:
+    """Waits for what still goes on in this event loop, which is about to end and would cancel it."""
+    loop = asyncio.get_running_loop()
+    if mine := [task for task in _background if task.get_loop() is loop]:
+        await asyncio.wait(mine, timeout=seconds)
+
+
 async def to_its_end(work: Coroutine[Any, Any, T]) -> T:
     """Its result. When whoever waits for it is cancelled, the work is not."""
     task = asyncio.get_running_loop().create_task(work)
