@@ -94,7 +94,7 @@ def fill_source(*, source: Source, changes: Mapping[str, Any], principal: Princi
         Problem: 400 that names the field.
     """
     changes = dict(changes)
-    stored = None if source._state.adding else Source.objects.filter(pk=source.pk).first()
+    stored = None if source._state.adding else Source.objects.filter(pk=source.pk).defer("state").first()
     if stored is not None and changes.get("kind", stored.kind) != stored.kind:
         raise wrong("kind", "A source keeps its kind: make a new one, and delete this one.")
     given = changes.pop("options", None) or {}
@@ -119,7 +119,8 @@ def fill_source(*, source: Source, changes: Mapping[str, Any], principal: Princi
         read_zone(source.time_zone)
     try:
         exclude = [name for name, unset in (("name", not source.name), ("path", not kind.place)) if unset]
-        source.full_clean(validate_unique=False, validate_constraints=False, exclude=exclude)
+        # What it remembers may be megabytes, and is nothing that anybody typed.
+        source.full_clean(validate_unique=False, validate_constraints=False, exclude=[*exclude, "state"])
     except ValidationError as error:
         raise invalid(error) from None
     moved = stored is not None and _whose_secrets(kind, stored) != kind.secrets_for(source.path, options)
@@ -177,7 +178,7 @@ def save_source(*, source: Source, changes: Mapping[str, Any], principal: Princi
     source.name = source.name or f"{source.path or 'documents'} → {source.collection.slug}"[:200]
     with atomic():
         stored = None if creating else lock_source(source.pk)
-        others = Source.objects.exclude(pk=source.pk)
+        others = Source.objects.exclude(pk=source.pk).defer("state")
         if others.filter(name=source.name).exists():
             raise Problem(409, "conflict", f"A source named {source.name} exists already.")
         same = others.filter(kind=source.kind, path=source.path, collection=source.collection)
@@ -188,7 +189,9 @@ def save_source(*, source: Source, changes: Mapping[str, Any], principal: Princi
             source.save()
         else:
             # A sync that runs meanwhile writes what it remembers; that is not set back unless the place is another.
-            kept = {"last_synced_at", "created_at", "hook_secret"} | ({"state"} if source.state else set())
+            kept = {"last_synced_at", "created_at", "hook_secret"}
+            if "state" in source.get_deferred_fields() or source.state:
+                kept.add("state")
             source.save(update_fields=[f.name for f in source._meta.fields if f.name not in {"id", *kept}])
         if stored is not None:
             follow_source(source=source, before=effective_tags(stored))

@@ -109,7 +109,7 @@ def call_back(*, job_id: str) -> None:
     )
     if not mine:
         return
-    job: Job = Job.objects.select_related("source").get(pk=job_id)
+    job: Job = Job.objects.select_related("source").defer("source__state").get(pk=job_id)
     try:
         _send(job)
     except _Unwanted as error:
