@@ -18,6 +18,7 @@ from redis.exceptions import RedisError
 from knowledge.exclusions import is_excluded
 from knowledge.models import Job, Source
 from knowledge.sources import start_sync
+from knowledge.webhooks.callbacks import EVENTS
 from knowledge.webhooks.documents import read_document, read_uri, remove_document, upsert_document
 from knowledge.webhooks.events import Event, read_event
 from knowledge.webhooks.secrets import live_secrets
@@ -108,6 +109,11 @@ def receive(
 def _act(source: Source, event: Event, signed: Signed, address: str | None) -> Received:
     if event.kind in ("ping", "webhook.test", "test"):
         return Received("received")
+    if event.kind in EVENTS:
+        # Told to its own hook, the end of a sync would begin the next one, for ever.
+        return Received(
+            "ignored", "The end of a job changes nothing: send another type when there is something new."
+        )
     if not source.enabled:
         return Received("ignored", "The source is paused.")
     if source.kind == Source.Kind.PUSH:

@@ -268,6 +268,16 @@ def test_gitlab_by_token_and_by_signature(shared: Any) -> None:
     check_problem(post(source, body, signed | event | {"X-Gitlab-Token": secret}), 401)
 
 
+@pytest.mark.parametrize("kind", ["git", "push"])
+def test_the_end_of_a_job_starts_none(shared: Any, kind: str) -> None:
+    source, secret = make_source(shared, kind=kind)
+    for event in ("job.completed", "job.failed"):
+        answer = standard(source, secret, {"type": event, "data": {"id": str(uuid.uuid4())}})
+        assert answer.status_code == 202, answer.content
+        assert answer.json()["status"] == "ignored" and "end of a job" in answer.json()["detail"]
+    assert not jobs_of(shared, source)
+
+
 def test_a_paused_source_ignores_its_hooks(shared: Any) -> None:
     source, secret = make_source(shared, enabled=False)
     assert github(source, secret, ref="refs/heads/main").json() == {
