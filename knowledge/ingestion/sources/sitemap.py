@@ -4,6 +4,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from itertools import islice
 
 from lxml import etree
 
@@ -11,7 +12,7 @@ from knowledge.ingestion.sources.base import SourceError
 
 MAX_BYTES = 50 * 2**20
 MAX_URLS = 50_000
-MAX_SITEMAPS = 100
+MAX_SITEMAPS, MAX_ADDRESS = 100, 2048
 # Fifty thousand addresses with ten pictures each have fewer.
 MAX_ELEMENTS = 2_000_000
 _GZIP = b"\x1f\x8b"
@@ -33,16 +34,18 @@ def list_pages(
     Raises:
         SourceError: one of them cannot be read.
     """
-    queue, seen = deque(first), set[str]()
+    queue, seen = deque(islice(first, MAX_SITEMAPS)), set[str]()
     while queue and len(seen) < MAX_SITEMAPS:
         address = queue.popleft()
         if address in seen:
             continue
         seen.add(address)
         for kind, found in read_sitemap(read(address)):
+            if len(found) > MAX_ADDRESS:
+                continue
             if kind == "page":
                 yield found
-            elif follows(found):
+            elif len(queue) < MAX_SITEMAPS and found not in seen and found not in queue and follows(found):
                 queue.append(found)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from knowledge.ingestion.sources import sitemap
 from knowledge.ingestion.sources.base import SourceError
-from knowledge.ingestion.sources.sitemap import is_sitemap, read_sitemap
+from knowledge.ingestion.sources.sitemap import is_sitemap, list_pages, read_sitemap
 from knowledge.ingestion.sources.web import WebConnector
 from knowledge.ingestion.sources.web_scope import WebOptions
 from tests.knowledge.ingestion.sources.crawling import Crawl
@@ -198,3 +198,23 @@ def test_what_is_none_of_a_sitemap_is_bounded(monkeypatch: pytest.MonkeyPatch) -
     names = 'xmlns="http://www.sitemaps.org/schemas/sitemap/0.9" xmlns:image="urn:image"'
     found = list(read_sitemap(f"<urlset {names}>{rows}</urlset>".encode()))
     assert found == [("page", f"https://e.org/{n}") for n in range(2000)]
+
+
+def test_what_an_index_names_is_not_gathered_without_end() -> None:
+    read: list[str] = []
+    followed: list[str] = []
+
+    def read_index(address: str) -> bytes:
+        read.append(address)
+        rows = "".join(f"<sitemap><loc>{address}/{n}{'x' * n}</loc></sitemap>" for n in range(2100))
+        return f"<sitemapindex>{rows}</sitemapindex>".encode()
+
+    def follow(address: str) -> bool:
+        followed.append(address)
+        return True
+
+    first = ["https://e.org/index.xml"]
+    assert not list(list_pages(first, read=read_index, follows=follow))
+    assert len(read) == sitemap.MAX_SITEMAPS and len(followed) <= 2 * sitemap.MAX_SITEMAPS
+    rows = f"<urlset><url><loc>https://e.org/{'x' * 2100}</loc></url><url><loc>https://e.org/a</loc></url></urlset>"
+    assert list(list_pages(first, read=lambda address: rows.encode(), follows=follow)) == ["https://e.org/a"]
