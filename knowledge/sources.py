@@ -1,21 +1,18 @@
 """Sources and their schedules."""
 
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from django.core.exceptions import ValidationError
-from django.db import connections
 from django_celery_beat.models import CrontabSchedule, PeriodicTask, PeriodicTasks
 
 from knowledge.ingestion.following import follow_source
 from knowledge.ingestion.jobs import start_sync_job
 from knowledge.ingestion.source_tags import effective_tags, lock_source
 from knowledge.ingestion.sources.base import SourceError
-from knowledge.ingestion.sources.connect import KINDS, connect
+from knowledge.ingestion.sources.connect import KINDS
 from knowledge.ingestion.sources.folder import resolve_folder
 from knowledge.ingestion.sources.kinds import (
     Options,
@@ -28,6 +25,7 @@ from knowledge.ingestion.storage import delete_original
 from knowledge.models import Collection, Corpus, Document, Job, Source
 from knowledge.models.documents import SOURCE_PLACE_OPTIONS
 from knowledge.schedules import read_crontab, read_zone, wrong
+from knowledge.source_checks import ask_source
 from knowledge.webhooks.callbacks import wish_callback
 from ragsite.core.problems import Problem
 from tenants.access import Principal
@@ -37,7 +35,6 @@ from tenants.scope import atomic, on_commit
 
 TASK = "knowledge.sync_source"
 CHECK_SECONDS = 10.0
-_checks = ThreadPoolExecutor(max_workers=4, thread_name_prefix="source-check")
 
 
 def _crontab(*, line: str, time_zone: str) -> CrontabSchedule:
@@ -220,25 +217,9 @@ def check_source(*, source: Source) -> str:
     Raises:
         SourceError: what is wrong, and what to do.
     """
-
-    def look() -> tuple[str, dict[str, Any]]:
-        try:
-            with connect(source) as connector:
-                return connector.check(), connector.state()
-        finally:
-            connections.close_all()
-
-    # In a thread, because nothing bounds how long the system looks up a name.
-    future = _checks.submit(copy_context().run, look)
-    try:
-        words, learnt = future.result(timeout=CHECK_SECONDS)
-    except TimeoutError:
-        future.cancel()
-        raise SourceError(
-            f"It did not answer within {CHECK_SECONDS:.0f} s: check the address, or try again.",
-            permanent=False,
-        ) from None
-    new = {name: value for name, value in learnt.items() if name not in source.state}
+    known = source.state  # read here, and not in the other thread
+    words, learnt = ask_source(source=source, seconds=CHECK_SECONDS)
+    new = {name: value for name, value in learnt.items() if name not in known}
     if new and not source._state.adding:
         # A host key that was seen now is the one that the first sync expects.
         with atomic():
