@@ -207,6 +207,7 @@ def test_what_a_source_remembers_is_not_read_to_show_it(shared: Any) -> None:
         lambda: shared.ada.client.get(reverse("sources")),
         lambda: shared.ada.client.get(reverse("source-page", args=[made["id"]])),
         lambda: shared.ada.client.get(reverse("index")),
+        lambda: signed_in("ada").get("/admin/knowledge/source/"),
     ]
     for act in sent:
         with CaptureQueriesContext(connection) as captured:

@@ -140,6 +140,19 @@ def test_addresses_that_robots_may_not_read_count(site: Site, monkeypatch: pytes
     assert "nothing was deleted" in str(error) and "more than 500" in str(error) and error.permanent
 
 
+def test_a_crawl_ends_among_addresses_that_robots_may_not_read(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.html("/", "Home", links=(*(f"/f{n}" for n in range(50)), "/a"))
+    site.html("/a", "A")
+    site.pages["/robots.txt"] = Page("User-agent: *\nDisallow: /f\n", "text/plain")
+    assert Crawl(site).paths == {"/", "/a"}
+    monkeypatch.setattr(web, "time", SimpleNamespace(monotonic=itertools.count().__next__))
+    monkeypatch.setattr(web, "SYNC_SECONDS", 20)
+    crawl = Crawl(site)
+    assert crawl.paths == {"/"} and "at least 1 new pages" in crawl.state["said"][0]
+
+
 @pytest.mark.parametrize(
     ("robots", "readable"),
     [
