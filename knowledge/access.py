@@ -21,7 +21,8 @@ def access_document(membership: Membership, pk: UUID | str, *, deleted: bool = F
     documents = (
         Document.objects.restorable_by(membership) if deleted else Document.objects.visible_to(membership)
     )
-    document: Document = access_one(documents.without_text().select_related("collection", "source"), pk)
+    related = documents.without_text().select_related("collection", "source")
+    document: Document = access_one(related.defer("source__state"), pk)
     return document
 
 
@@ -53,9 +54,8 @@ def access_collections(principal: Principal, names: Sequence[str]) -> list[Colle
 
 
 def access_source(membership: Membership, pk: UUID | str) -> Source:
-    source: Source = access_one(
-        Source.objects.filter(tenant_id=membership.tenant_id).select_related("collection"), pk
-    )
+    found = Source.objects.filter(tenant_id=membership.tenant_id).select_related("collection")
+    source: Source = access_one(found.defer("state"), pk)
     return source
 
 

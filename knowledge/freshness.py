@@ -51,7 +51,7 @@ def read_freshness(*, now: datetime | None = None) -> Freshness:
     pending = Document.objects.filter(status=Document.Status.PENDING, deleted_at__isnull=True)
     overdue = [
         found
-        for source in Source.objects.filter(enabled=True).exclude(schedule="")
+        for source in Source.objects.filter(enabled=True).exclude(schedule="").defer("state")
         if (found := _overdue(source, now)) is not None
     ]
     moments = [

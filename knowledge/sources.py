@@ -1,21 +1,18 @@
 """Sources and their schedules."""
 
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from django.core.exceptions import ValidationError
-from django.db import connections
 from django_celery_beat.models import CrontabSchedule, PeriodicTask, PeriodicTasks
 
 from knowledge.ingestion.following import follow_source
 from knowledge.ingestion.jobs import start_sync_job
 from knowledge.ingestion.source_tags import effective_tags, lock_source
 from knowledge.ingestion.sources.base import SourceError
-from knowledge.ingestion.sources.connect import KINDS, connect
+from knowledge.ingestion.sources.connect import KINDS
 from knowledge.ingestion.sources.folder import resolve_folder
 from knowledge.ingestion.sources.kinds import (
     Options,
@@ -28,6 +25,7 @@ from knowledge.ingestion.storage import delete_original
 from knowledge.models import Collection, Corpus, Document, Job, Source
 from knowledge.models.documents import SOURCE_PLACE_OPTIONS
 from knowledge.schedules import read_crontab, read_zone, wrong
+from knowledge.source_checks import ask_source
 from knowledge.webhooks.callbacks import wish_callback
 from ragsite.core.problems import Problem
 from tenants.access import Principal
@@ -37,7 +35,6 @@ from tenants.scope import atomic, on_commit
 
 TASK = "knowledge.sync_source"
 CHECK_SECONDS = 10.0
-_checks = ThreadPoolExecutor(max_workers=4, thread_name_prefix="source-check")
 
 
 def _crontab(*, line: str, time_zone: str) -> CrontabSchedule:
@@ -94,7 +91,7 @@ def fill_source(*, source: Source, changes: Mapping[str, Any], principal: Princi
         Problem: 400 that names the field.
     """
     changes = dict(changes)
-    stored = None if source._state.adding else Source.objects.filter(pk=source.pk).first()
+    stored = None if source._state.adding else Source.objects.filter(pk=source.pk).defer("state").first()
     if stored is not None and changes.get("kind", stored.kind) != stored.kind:
         raise wrong("kind", "A source keeps its kind: make a new one, and delete this one.")
     if stored is not None:
@@ -122,7 +119,8 @@ def fill_source(*, source: Source, changes: Mapping[str, Any], principal: Princi
         read_zone(source.time_zone)
     try:
         exclude = [name for name, unset in (("name", not source.name), ("path", not kind.place)) if unset]
-        source.full_clean(validate_unique=False, validate_constraints=False, exclude=exclude)
+        # What it remembers may be megabytes, and is nothing that anybody typed.
+        source.full_clean(validate_unique=False, validate_constraints=False, exclude=[*exclude, "state"])
     except ValidationError as error:
         raise invalid(error) from None
     moved = stored is not None and _whose_secrets(kind, stored) != kind.secrets_for(source.path, options)
@@ -180,7 +178,7 @@ def save_source(*, source: Source, changes: Mapping[str, Any], principal: Princi
     source.name = source.name or f"{source.path or 'documents'} → {source.collection.slug}"[:200]
     with atomic():
         stored = None if creating else lock_source(source.pk)
-        others = Source.objects.exclude(pk=source.pk)
+        others = Source.objects.exclude(pk=source.pk).defer("state")
         if others.filter(name=source.name).exists():
             raise Problem(409, "conflict", f"A source named {source.name} exists already.")
         same = others.filter(kind=source.kind, path=source.path, collection=source.collection)
@@ -191,7 +189,9 @@ def save_source(*, source: Source, changes: Mapping[str, Any], principal: Princi
             source.save()
         else:
             # A sync that runs meanwhile writes what it remembers; that is not set back unless the place is another.
-            kept = {"last_synced_at", "created_at", "hook_secret"} | ({"state"} if source.state else set())
+            kept = {"last_synced_at", "created_at", "hook_secret"}
+            if "state" in source.get_deferred_fields() or source.state:
+                kept.add("state")
             source.save(update_fields=[f.name for f in source._meta.fields if f.name not in {"id", *kept}])
         if stored is not None:
             follow_source(source=source, before=effective_tags(stored))
@@ -220,25 +220,9 @@ def check_source(*, source: Source) -> str:
     Raises:
         SourceError: what is wrong, and what to do.
     """
-
-    def look() -> tuple[str, dict[str, Any]]:
-        try:
-            with connect(source) as connector:
-                return connector.check(), connector.state()
-        finally:
-            connections.close_all()
-
-    # In a thread, because nothing bounds how long the system looks up a name.
-    future = _checks.submit(copy_context().run, look)
-    try:
-        words, learnt = future.result(timeout=CHECK_SECONDS)
-    except TimeoutError:
-        future.cancel()
-        raise SourceError(
-            f"It did not answer within {CHECK_SECONDS:.0f} s: check the address, or try again.",
-            permanent=False,
-        ) from None
-    new = {name: value for name, value in learnt.items() if name not in source.state}
+    known = source.state  # read here, and not in the other thread
+    words, learnt = ask_source(source=source, seconds=CHECK_SECONDS)
+    new = {name: value for name, value in learnt.items() if name not in known}
     if new and not source._state.adding:
         # A host key that was seen now is the one that the first sync expects.
         with atomic():

@@ -47,7 +47,7 @@ def run_job(job_id: str) -> None:
 @shared_task(base=TenantTask, name="knowledge.sync_source")
 def sync_source(source_id: str) -> None:
     """The schedule of a source: makes a job unless one is waiting or running."""
-    source = Source.objects.filter(pk=source_id, enabled=True).first()
+    source = Source.objects.filter(pk=source_id, enabled=True).defer("state").first()
     if source is not None:
         start_sync_job(source=source)
 

@@ -73,6 +73,9 @@ class SourceAdmin(TenantModelAdmin):
     list_select_related = ("collection",)
     actions = ("sync", "try_now")
 
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Source]:
+        return super().get_queryset(request).defer("state")
+
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         return ("kind", *self.readonly_fields) if obj is not None else self.readonly_fields
 

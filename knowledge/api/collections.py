@@ -115,7 +115,7 @@ class SourcesView(TenantView):
     @list_schema(SourceRowShape, operation_id="sources_list", tags=["sources"])
     def get(self, request: Request) -> Response:
         """Where documents come from."""
-        return self.page(Source.objects.select_related("collection"), SourceRowShape)
+        return self.page(Source.objects.select_related("collection").defer("state"), SourceRowShape)
 
     @extend_schema(
         request=SourceForm, responses={201: SourceRowShape}, operation_id="sources_create", tags=["sources"]

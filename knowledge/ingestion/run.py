@@ -319,6 +319,6 @@ def _note_end(run: JobRun) -> None:
     }
     with atomic():
         Source.objects.filter(pk=job.source_id).update(last_run=last)
-        source = Source.objects.filter(pk=job.source_id).first()
+        source = Source.objects.filter(pk=job.source_id).defer("state").first()
         if job.again and source is not None and job.state == Job.State.SUCCESS:
             start_sync_job(source=source, user=job.user)

@@ -20,7 +20,7 @@ def lock_source(source_id: UUID) -> Source | None:
     if not Source.objects.select_for_update(no_key=True).filter(pk=source_id).exists():
         return None
     # Read only now: while the lock was waited for, its collection may have changed.
-    found: Source = Source.objects.select_related("collection").get(pk=source_id)
+    found: Source = Source.objects.select_related("collection").defer("state").get(pk=source_id)
     return found
 
 

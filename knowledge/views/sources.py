@@ -63,7 +63,8 @@ class ShownSource:
 def show_sources(sources: QuerySet[Any], principal: Principal) -> list[ShownSource]:
     """Rows; the number of queries does not depend on how many."""
     latest = Job.objects.filter(source=OuterRef("pk")).order_by("-created_at").values("pk")[:1]
-    rows = list(sources.select_related("collection").annotate(last_job=Subquery(latest)))
+    known = sources.select_related("collection").defer("state")
+    rows = list(known.annotate(last_job=Subquery(latest)))
     jobs = Job.objects.filter(pk__in=[row.last_job for row in rows if row.last_job])
     last = {row.job.source_id: row for row in show_jobs(list(jobs), principal)}
     visible = Document.objects.visible_to(principal.membership).filter(source__in=[row.pk for row in rows])
@@ -142,7 +143,7 @@ def _render_one(request: HttpRequest, principal: Principal, source: Source) -> H
         "place": kind.place if kind else "",
         "options": [each for each in shown_options if each.value],
         "takes_credentials": bool(kind and kind.credentials.model_fields),
-        "said": source.state.get("said", []),
+        "said": Source.objects.filter(pk=source.pk).values_list("state__said", flat=True).get() or [],
         "runs": show_jobs(page.rows, principal),
         "next": page.next,
         "later": bool(cursor),

@@ -4,26 +4,31 @@ What is to be sent stands in the job's row, so that neither a lost message nor a
 once, under one id for all tries.
 """
 
+import posixpath
 import time
 import uuid
 from datetime import datetime, timedelta
 
 import structlog
 from django.db.models import F, Q
+from django.urls import reverse
 from django.utils import timezone
 
 from knowledge.ingestion.sources.base import SourceError
 from knowledge.ingestion.sources.client import GuardedClient
-from knowledge.ingestion.sources.guard import Refused, check_url
+from knowledge.ingestion.sources.guard import Refused, check_url, host_of, read_url
 from knowledge.models import Job, Source
 from knowledge.webhooks.secrets import live_secrets
 from knowledge.webhooks.signatures import sign
+from ragsite.core.config import config
 from ragsite.core.problems import FieldProblem, Problem
 from tenants.rest import dump_json
 from tenants.scope import unscoped
 
 logger = structlog.get_logger(__name__)
 
+COMPLETED, FAILED = "job.completed", "job.failed"
+EVENTS = (COMPLETED, FAILED)
 SECONDS = 15.0
 MAX_ANSWER_BYTES = 64 * 1024
 RETRY_AFTER = (timedelta(seconds=30), timedelta(minutes=2), timedelta(minutes=10))
@@ -47,14 +52,28 @@ def check_callback(url: str, *, source: Source | None = None) -> str:
     if not url:
         return url
     try:
+        is_hook = _is_own_hook(url)
         check_url(url)
     except SourceError as error:
         raise _wrong(str(error)) from None
+    if is_hook:
+        raise _wrong(
+            "This is a webhook of a source here, which does nothing with it: name an address of yours."
+        )
     if source is not None and not live_secrets(source):
         raise _wrong(
             "The source has no secret to sign callbacks with: make one with POST /api/v1/sources/{id}/hook-secret."
         )
     return url
+
+
+def _is_own_hook(url: str) -> bool:
+    if not config().public_url:
+        return False
+    asked, site = read_url(url), read_url(config().public_url)
+    hooks = posixpath.dirname(reverse("hook", args=[uuid.UUID(int=0)]))
+    path = "/" + posixpath.normpath(asked.path).lstrip("/")
+    return host_of(asked) == host_of(site) and f"{path}/".startswith(f"{hooks}/")
 
 
 def _wrong(words: str) -> Problem:
@@ -109,7 +128,7 @@ def call_back(*, job_id: str) -> None:
     )
     if not mine:
         return
-    job: Job = Job.objects.select_related("source").get(pk=job_id)
+    job: Job = Job.objects.select_related("source").defer("source__state").get(pk=job_id)
     try:
         _send(job)
     except _Unwanted as error:
@@ -142,7 +161,7 @@ def _send(job: Job) -> None:
     told = job_object(job)
     told.pop("callback", None)
     event = {
-        "type": "job.completed" if done else "job.failed",
+        "type": COMPLETED if done else FAILED,
         "timestamp": job.finished_at,
         "data": told | {"source": job.source_id},
     }

@@ -43,7 +43,7 @@ def rotate_secret(*, source: Source, principal: Principal | None = None) -> str:
         Problem: 409 while an older one still does: whoever rotates twice in a day would cut off what signs with it.
     """
     with atomic():
-        row = Source.objects.select_for_update().get(pk=source.pk)
+        row = Source.objects.select_for_update().defer("state").get(pk=source.pk)
         live = live_secrets(row)
         until = old_secret_until(row)
         if until is not None:

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.db import connections
+from django.db import connection, connections
+from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
 
 from knowledge.ingestion.sources.connect import KINDS
 from knowledge.ingestion.sources.git_clone import clones_folder
@@ -204,6 +206,29 @@ def test_what_is_remembered_of_a_place_goes_with_it(shared: Any) -> None:
     assert row_of(shared, made["id"]).state["commit"] == "abc"
     change(shared, made["id"], path="https://git.example.internal/b.git")
     assert row_of(shared, made["id"]).state == {}
+
+
+def test_what_a_source_remembers_is_not_read_to_show_it(shared: Any) -> None:
+    made = make(shared, kind="git", path="https://git.example.internal/team/docs.git")
+    with in_acme(shared):
+        Source.objects.filter(pk=made["id"]).update(state={"commit": "c0ffee", "said": ["A dunlin link."]})
+    sent = [
+        lambda: send(shared.ada, "get", "sources"),
+        lambda: send(shared.ada, "get", f"sources/{made['id']}"),
+        lambda: send(shared.ada, "patch", f"sources/{made['id']}", {"schedule": "5 4 * * *"}),
+        lambda: shared.ada.client.get(reverse("sources")),
+        lambda: shared.ada.client.get(reverse("source-page", args=[made["id"]])),
+        lambda: shared.ada.client.get(reverse("index")),
+        lambda: signed_in("ada").get("/admin/knowledge/source/"),
+    ]
+    for act in sent:
+        with CaptureQueriesContext(connection) as captured:
+            response = act()
+        assert response.status_code == 200, response.content
+        read = [each["sql"] for each in captured if '"knowledge_source"."state",' in each["sql"]]
+        assert not read, read
+    assert "A dunlin link." in sent[4]().content.decode()
+    assert row_of(shared, made["id"]).state["commit"] == "c0ffee"
 
 
 def test_a_changed_secret_key_of_the_installation_is_said(shared: Any, configure: Any) -> None:

@@ -55,7 +55,7 @@ class GuardedClient:
         ports: frozenset[int] = WEB_PORTS,
     ) -> None:
         self._transport = GuardedTransport(ports=ports)
-        self._stopped = threading.Event()
+        self._stopped, self._ends_at = threading.Event(), float("inf")
         self._authorization = authorization
         self._owner = origin_of(owner) if owner is not None else None
         self._client = httpx2.Client(
@@ -69,6 +69,10 @@ class GuardedClient:
     def close(self) -> None:
         self._client.close()
 
+    def end_within(self, seconds: float) -> None:
+        """All that is asked from now on, pauses included, has so much time together."""
+        self._ends_at = time.monotonic() + seconds
+
     def stop(self) -> None:
         """From another thread: ends a pause at once, and lets no request begin any more."""
         self._stopped.set()
@@ -76,8 +80,13 @@ class GuardedClient:
     def pause(self, seconds: float) -> None:
         """
         Raises:
-            SourceError: stopped meanwhile.
+            SourceError: stopped meanwhile, or there is not so much time left; not permanent.
         """
+        if time.monotonic() + seconds > self._ends_at:
+            raise SourceError(
+                "It answers too slowly, or wishes too long pauses, to be looked at while somebody waits: synchronise it.",
+                permanent=False,
+            )
         if self._stopped.wait(max(0.0, seconds)):
             raise SourceError("Nobody waits for this any more.", permanent=False)
 
@@ -107,6 +116,7 @@ class GuardedClient:
             SourceError: no answer, or none in time; not permanent.
         """
         self.pause(0)
+        seconds = min(seconds, self._ends_at - time.monotonic())
         self._transport.deadline.at = time.monotonic() + seconds
         target = read_url(str(url))
         try:
@@ -121,7 +131,7 @@ class GuardedClient:
                     method, content = "GET", None
         except httpx2.TimeoutException:
             raise SourceError(
-                f"{target.host} did not answer within {seconds:.0f} s.", permanent=False
+                f"{target.host} did not answer within {max(1, round(seconds))} s.", permanent=False
             ) from None
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             raise SourceError(

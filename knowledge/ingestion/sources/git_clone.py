@@ -15,11 +15,14 @@ from uuid import UUID
 
 from knowledge.ingestion.sources.base import SourceError
 from knowledge.ingestion.sources.git_process import Git, GitFailed, Running
+from knowledge.ingestion.sources.said import MAX_NAME
 from ragsite.core.config import config
 
 MAX_CLONE_BYTES = 2 * 2**30
 MAX_PACKS = 200
 MAX_ENTRIES = 400_000
+# Git bounds no name, and a tree that repeats one folder a thousand times repeats its name as often.
+MAX_ROW_BYTES, MAX_TREE_BYTES = 64 * 1024, 128 * 2**20
 LOCAL_SECONDS, COMMIT_SECONDS, CONTENT_SECONDS = 60.0, 600.0, 600.0
 _HEAD = "refs/ragsite/head"
 # Only what fetches knows that the rest can be had from the server: everything else takes what is missing for missing.
@@ -36,7 +39,7 @@ _FETCH = (
 
 @dataclass(frozen=True)
 class Entry:
-    """A file, link or submodule of a tree."""
+    """A file, link or submodule of a tree. Of a path that is too long for a document only beginning and end are kept."""
 
     mode: str
     oid: str
@@ -165,7 +168,7 @@ class Clone:
                         )
                     about, _tab, path = row.partition(b"\t")
                     mode, _kind, oid = about.decode("ascii").split(" ")
-                    yield Entry(mode, oid, path.decode("utf-8", "replace"))
+                    yield Entry(mode, oid, _shorten(path).decode("utf-8", "replace"))
                 running.finish()
 
     def sizes(self, oids: Iterable[str]) -> dict[str, int]:
@@ -214,9 +217,27 @@ class Clone:
         return self._git.run(*arguments, seconds=LOCAL_SECONDS, folder=self._repository, given=given)
 
 
+def _shorten(path: bytes) -> bytes:
+    """A path with more than ``MAX_NAME`` characters still has more of them."""
+    head, tail = 4 * (MAX_NAME + 1), MAX_NAME
+    return path if len(path) <= head + tail else path[:head] + path[-tail:]
+
+
 def _split(running: Running) -> Iterator[bytes]:
-    """The NUL-ended rows of an output, as they come."""
-    rest = b""
+    """The NUL-ended rows of an output, as they come.
+
+    Raises:
+        SourceError: one of them, or all together, are too long.
+    """
+    rest, total = b"", 0
     while piece := running.stdout.read1(65_536):  # type: ignore[attr-defined]
         *rows, rest = (rest + piece).split(b"\0")
+        total += len(piece)
+        if len(rest) > MAX_ROW_BYTES or total > MAX_TREE_BYTES:
+            what = "a path" if len(rest) > MAX_ROW_BYTES else "paths"
+            limit = MAX_ROW_BYTES if len(rest) > MAX_ROW_BYTES else MAX_TREE_BYTES
+            raise SourceError(
+                f"The repository holds {what} of more than {limit:,} bytes: choose a sub-folder.",
+                permanent=True,
+            )
         yield from rows

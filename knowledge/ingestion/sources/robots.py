@@ -1,5 +1,6 @@
 """What a site's robots.txt allows, as RFC 9309 has it."""
 
+import re
 from dataclasses import dataclass
 
 import httpx2
@@ -11,6 +12,11 @@ from knowledge.ingestion.sources.web_page import ROBOT
 
 MAX_BYTES = 500 * 1024
 MAX_DELAY = 30.0
+# Each address is held against every rule; one with wildcards costs a few microseconds, and is kept once for each robot
+# that it is said to.
+MAX_RULES, MAX_WILDCARDS = 100_000, 2_000
+_AGENT = re.compile(r"\s*user(?:-|\s*)agent\b", re.IGNORECASE)
+_RULE = re.compile(r"\s*(?:dis)?allow\s*:", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,7 @@ def read_robots(client: GuardedClient, site: httpx2.URL) -> Robots:
     """The robots.txt of a site: none (4xx) allows everything, one that cannot be read (5xx, no answer) nothing.
 
     Raises:
-        SourceError: not permanent; it cannot be read now.
+        SourceError: it cannot be read now, or for good where it has too many rules.
     """
     address = site.copy_with(raw_path=b"/robots.txt")
     answer = client.request("GET", address, max_bytes=5 * 2**20, seconds=20)
@@ -53,4 +59,26 @@ def read_robots(client: GuardedClient, site: httpx2.URL) -> Robots:
         )
     if answer.status != 200:
         return Robots()
-    return Robots(Protego.parse(answer.body[:MAX_BYTES].decode("utf-8", "replace")))
+    text = answer.body[:MAX_BYTES].decode("utf-8", "replace")
+    if _has_too_many_rules(text):
+        raise SourceError(
+            f"The robots.txt of {site.host} has more rules than can be held against every page; nothing was changed. Ask "
+            "its owner to shorten it.",
+            permanent=True,
+        )
+    return Robots(Protego.parse(text))
+
+
+def _has_too_many_rules(text: str) -> bool:
+    rules = wildcards = agents = 0
+    in_rules = False
+    for written in text.splitlines():
+        line = written.partition("#")[0]
+        if _AGENT.match(line):
+            agents = 1 if in_rules else agents + 1
+            in_rules = False
+        elif line.strip():
+            rules += agents
+            wildcards += line.count("*") + line.count("$")
+            in_rules = in_rules or bool(_RULE.match(line))
+    return rules > MAX_RULES or wildcards > MAX_WILDCARDS

@@ -42,8 +42,11 @@ from ragsite.core.config import config
 logger = structlog.get_logger(__name__)
 
 MAX_ITEMS = 200_000
-MAX_PAGE_BYTES = 16 * 2**20
+# Of objects that are looked at, wanted or not, and of pages in a row that name none that is wanted.
+MAX_KEYS, MAX_IDLE_PAGES = 5_000_000, 5_000
+MAX_PAGE_BYTES, MAX_TOKEN = 4 * 2**20, 4096
 PAGE_SECONDS, OBJECT_SECONDS, CHECK_SECONDS = 30.0, 180.0, 9.0
+LIST_SECONDS = 3000.0  # below the worker's time limit
 TRIES = 3
 PORTS = WEB_PORTS | {9000}
 _EMPTY = hashlib.sha256(b"").hexdigest()
@@ -160,14 +163,23 @@ class S3Connector:
         return [("continuation-token", token), *query] if token else query
 
     def list_items(self) -> Iterator[SourceItem]:
-        found, token, tokens = 0, "", set[str]()
+        ends_at = time.monotonic() + LIST_SECONDS
+        found, keys, idle, token, tokens = 0, 0, 0, "", set[bytes]()
         while True:
+            if time.monotonic() > ends_at:
+                raise SourceError(
+                    f"The bucket could not be listed within {LIST_SECONDS / 60:.0f} minutes; nothing was deleted. Make "
+                    "several sources, each with a prefix.",
+                    permanent=False,
+                )
             query = urlencode(self._query(size=1000, token=token))
             page = _read_xml(self._ask(f"/?{query}", MAX_PAGE_BYTES, PAGE_SECONDS))
+            idle += 1
             for item in _items_of(page):
+                keys += 1
                 if not self._is_wanted(item.uri):
                     continue
-                found += 1
+                found, idle = found + 1, 0
                 if found > MAX_ITEMS:
                     raise SourceError(
                         f"There are more than {MAX_ITEMS} documents: make several sources, each with a prefix.",
@@ -177,9 +189,18 @@ class S3Connector:
             if _text(page, "IsTruncated") != "true":
                 return
             token = _text(page, "NextContinuationToken")
-            if not token or token in tokens:
+            digest = hashlib.sha256(token.encode()).digest()
+            if not token or digest in tokens:
                 raise SourceError("The server's list of the bucket does not come to an end.", permanent=False)
-            tokens.add(token)
+            tokens.add(digest)
+            if len(token) > MAX_TOKEN:
+                raise SourceError("This is not how S3 continues a list: check the endpoint.", permanent=True)
+            if keys > MAX_KEYS or idle >= MAX_IDLE_PAGES:
+                raise SourceError(
+                    f"There are too few wanted documents among the {keys:,} objects that were listed; nothing was deleted. "
+                    "Make several sources, each with a prefix.",
+                    permanent=True,
+                )
 
     def _is_wanted(self, key: str) -> bool:
         if key.endswith("/") or any(part.startswith(".") for part in key.split("/")) or len(key) > 1000:

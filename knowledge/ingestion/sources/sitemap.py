@@ -3,7 +3,8 @@
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from io import BytesIO
+from contextlib import suppress
+from itertools import islice
 
 from lxml import etree
 
@@ -11,9 +12,12 @@ from knowledge.ingestion.sources.base import SourceError
 
 MAX_BYTES = 50 * 2**20
 MAX_URLS = 50_000
-MAX_SITEMAPS = 100
+MAX_SITEMAPS, MAX_ADDRESS = 100, 2048
+# Fifty thousand addresses with ten pictures each have fewer.
+MAX_ELEMENTS = 2_000_000
 _GZIP = b"\x1f\x8b"
 _MAX_MEMBERS, _PIECE = 10_000, 16 * 1024
+_MAX_GAP = 2**20
 _BLANK = b"\xef\xbb\xbf \t\r\n"
 
 
@@ -30,16 +34,18 @@ def list_pages(
     Raises:
         SourceError: one of them cannot be read.
     """
-    queue, seen = deque(first), set[str]()
+    queue, seen = deque(islice(first, MAX_SITEMAPS)), set[str]()
     while queue and len(seen) < MAX_SITEMAPS:
         address = queue.popleft()
         if address in seen:
             continue
         seen.add(address)
         for kind, found in read_sitemap(read(address)):
+            if len(found) > MAX_ADDRESS:
+                continue
             if kind == "page":
                 yield found
-            elif follows(found):
+            elif len(queue) < MAX_SITEMAPS and found not in seen and found not in queue and follows(found):
                 queue.append(found)
 
 
@@ -55,11 +61,9 @@ def is_sitemap(data: bytes) -> bool:
         return text.startswith(addresses) and all(
             line.startswith(addresses) for line in map(bytes.strip, text.splitlines()) if line
         )
-    try:
-        for _, root in _open_xml(text, event="start"):
-            return etree.QName(root).localname in ("urlset", "sitemapindex")
-    except etree.XMLSyntaxError:
-        pass
+    with suppress(etree.XMLSyntaxError, SourceError):
+        for root in _open_xml(text, event="start"):
+            return _name(root) in ("urlset", "sitemapindex")
     return False
 
 
@@ -108,30 +112,58 @@ def _read_text(data: bytes) -> Iterator[tuple[str, str]]:
             yield "page", line.strip()
 
 
-def _open_xml(data: bytes, *, event: str) -> "etree.iterparse[tuple[str, etree._Element]]":
-    return etree.iterparse(
-        BytesIO(data),
+def _open_xml(data: bytes, *, event: str) -> Iterator["etree._Element"]:
+    """The elements of a document at their start or end. Each is let go after its end, whatever it is.
+
+    Raises:
+        XMLSyntaxError: it is damaged.
+        SourceError: it has too many elements, or too much that is none.
+    """
+    parser = etree.XMLPullParser(
         events=(event,),
         resolve_entities=False,
         no_network=True,
         load_dtd=False,
         huge_tree=False,
+        remove_comments=True,
+        remove_pis=True,
     )
+    elements = last = 0
+    for at in range(0, len(data), _PIECE):
+        if at - last > _MAX_GAP:
+            raise SourceError(
+                f"The sitemap has {_MAX_GAP >> 20} MB without an element: correct it, or have the site crawled.",
+                permanent=True,
+            )
+        parser.feed(data[at : at + _PIECE])
+        for _, node in parser.read_events():
+            elements, last = elements + 1, at
+            if elements > MAX_ELEMENTS:
+                raise SourceError(
+                    f"The sitemap has more than {MAX_ELEMENTS:,} elements: split it, or have the site crawled.",
+                    permanent=True,
+                )
+            yield node
+            if event == "end":
+                # As a tree they would take thirty times as much memory.
+                node.clear()
+                while node.getprevious() is not None:
+                    del node.getparent()[0]
+    parser.close()
 
 
 def _read_xml(data: bytes) -> Iterator[tuple[str, str]]:
     try:
-        for _, node in _open_xml(data, event="end"):
-            name = etree.QName(node).localname if isinstance(node.tag, str) else ""
+        for node in _open_xml(data, event="end"):
             parent = node.getparent()
-            if name == "loc" and parent is not None and isinstance(parent.tag, str):
-                kind = {"url": "page", "sitemap": "sitemap"}.get(etree.QName(parent).localname)
-                if kind and node.text and node.text.strip():
-                    yield kind, node.text.strip()
-            elif name in ("url", "sitemap"):
-                # What was read is let go, so that a list of 50,000 does not stay in memory as a tree.
-                node.clear()
-                while node.getprevious() is not None:
-                    del node.getparent()[0]
+            if parent is None or _name(node) != "loc":
+                continue
+            kind = {"url": "page", "sitemap": "sitemap"}.get(_name(parent))
+            if kind and node.text and node.text.strip():
+                yield kind, node.text.strip()
     except etree.XMLSyntaxError as error:
         raise SourceError(f"The sitemap is damaged ({str(error)[:120]}).", permanent=True) from None
+
+
+def _name(node: "etree._Element") -> str:
+    return str(etree.QName(node).localname)

@@ -30,9 +30,11 @@ logger = structlog.get_logger(__name__)
 
 SITEMAP_SECONDS = 60.0
 SYNC_SECONDS = 3000.0  # below the worker's time limit
+CHECK_SECONDS = 9.0
 MAX_HOPS = 5
 FAILURES_IN_A_ROW = 10
 TOLD = 5000  # addresses beyond the limit are counted so far
+MAX_FORBIDDEN, LOOK_ROUND_EVERY = 100_000, 100  # addresses of sitemaps
 
 
 class WebConnector:
@@ -60,8 +62,10 @@ class WebConnector:
         self._not_asked: set[str] = set()
         self._is_cut = False
         self._said: list[str] = []
+        self._ends_at = float("inf")
 
     def check(self) -> str:
+        self._client.end_within(CHECK_SECONDS)
         self._find_start()
         if not self._by_sitemap:
             return f"{self._start.host} answers, and robots may read this page."
@@ -69,7 +73,7 @@ class WebConnector:
         return f"The sitemap of {self._start.host} lists pages of this source."
 
     def list_items(self) -> Iterator[SourceItem]:
-        ends_at = time.monotonic() + SYNC_SECONDS
+        ends_at = self._ends_at = time.monotonic() + SYNC_SECONDS
         most = self._options.max_pages
         frontier = Frontier(
             limit=20 * most + 1000, depth=self._options.depth, known=self._known, patient=self._was_cut
@@ -93,10 +97,12 @@ class WebConnector:
             if found is None:
                 break
             address, depth, hops = found
-            if not self._visitor.robots.allows(address):
-                continue
             if not ended and time.monotonic() > ends_at:
                 ended = f"after {SYNC_SECONDS / 60:.0f} minutes"
+            if ended and unread >= TOLD and address not in self._known:
+                continue
+            if not self._visitor.robots.allows(address):
+                continue
             if ended:
                 if address not in self._known:
                     unread += 1
@@ -267,11 +273,14 @@ class WebConnector:
                 str(start.copy_with(raw_path=b"/sitemap.xml", fragment=None))
             ]
         found = forbidden = 0
-        for address in list_pages(
+        listed = list_pages(
             first,
             read=self._read_whole_sitemap,
             follows=lambda address: bare_host(read_url(address)) == bare_host(start),
-        ):
+        )
+        for number, address in enumerate(listed):
+            if number % LOOK_ROUND_EVERY == 0:
+                self._look_round()
             clean = self._visitor.scope.clean(address)
             if not clean or not self._visitor.scope.holds(clean):
                 continue
@@ -280,6 +289,12 @@ class WebConnector:
                 yield clean
             else:
                 forbidden += 1
+                if forbidden > MAX_FORBIDDEN:
+                    raise SourceError(
+                        f"robots.txt of {start.host} forbids more than {MAX_FORBIDDEN} addresses that the sitemap lists; "
+                        "nothing was deleted. Name a sitemap of pages that robots may read.",
+                        permanent=True,
+                    )
         if not found:
             # An empty list is more often a mistake than a wish to delete everything.
             why = (
@@ -294,6 +309,7 @@ class WebConnector:
             )
 
     def _read_whole_sitemap(self, address: str) -> bytes:
+        self._look_round()
         self._visitor.pause()
         answer = self._client.request("GET", address, max_bytes=MAX_BYTES, seconds=SITEMAP_SECONDS)
         if answer.status != 200:
@@ -304,6 +320,19 @@ class WebConnector:
                 permanent=answer.status in GONE,
             )
         return answer.body
+
+    def _look_round(self) -> None:
+        """
+        Raises:
+            SourceError: nobody waits for this any more, or its time is over.
+        """
+        self._client.pause(0)
+        if time.monotonic() > self._ends_at:
+            raise SourceError(
+                f"The sitemaps could not be read within {SYNC_SECONDS / 60:.0f} minutes; nothing was deleted. Name a "
+                "smaller one, or have the site crawled.",
+                permanent=False,
+            )
 
     def _is_worn_out(self, visit: Visit) -> bool:
         """Whether the site wants to be asked no more for now.

@@ -8,13 +8,15 @@ from heapq import heappop, heappush
 from knowledge.ingestion.sources.web_scope import MAX_QUERIES_PER_PATH
 from knowledge.ingestion.sources.web_state import Known
 
+MAX_CHARS = 64 * 2**20
+
 
 @dataclass
 class Frontier:
     """Addresses to be visited: each once, and not endlessly many of one path (calendars, filters).
 
     Attributes:
-        limit: addresses at most.
+        limit: addresses at most; together they have no more than 64 million characters.
         depth: links away from the start at most.
         known: what the last sync found, what was asked for longest ago first.
         patient: known addresses wait until the new ones have been asked for; their links are followed at once.
@@ -33,6 +35,7 @@ class Frontier:
     def __post_init__(self) -> None:
         self._rank = {address: number for number, address in enumerate(self.known)}
         self._rest = deque(self.known)
+        self._room = MAX_CHARS
 
     @property
     def waiting(self) -> int:
@@ -40,7 +43,7 @@ class Frontier:
         return len(self._later)
 
     def add(self, address: str, *, depth: int, hops: int = 0) -> None:
-        if address in self.seen or len(self.seen) >= self.limit:
+        if address in self.seen or len(self.seen) >= self.limit or len(address) > self._room:
             return
         path, mark, _ = address.partition("?")
         if mark:
@@ -48,6 +51,7 @@ class Frontier:
                 return
             self._variants[path] = self._variants.get(path, 0) + 1
         self.seen.add(address)
+        self._room -= len(address)
         if self.patient and self.seen != {address} and address in self._rank:  # the start is never put off
             heappush(self._later, (self._rank[address], address, depth))
             self._to_follow.append((address, depth))

@@ -20,7 +20,7 @@ MAX_SEGMENTS = 25
 MAX_REPEATS = 3
 MAX_PARAMETERS = 8
 MAX_QUERIES_PER_PATH = 50
-MAX_REMEMBERED = 100_000
+MAX_REMEMBERED, MAX_REMEMBERED_CHARS = 100_000, 16 * 2**20
 HARD_MAX_PAGES = 20_000
 
 # What says where a visitor came from or who they are, and nothing about the page.
@@ -80,6 +80,18 @@ class WebOptions(Options):
         return lines
 
 
+class _Remembered(dict[str, str]):
+    """Addresses and the one spelling of each, as many as there is room for."""
+
+    _room = MAX_REMEMBERED_CHARS
+
+    def keep(self, address: str, cleaned: str) -> None:
+        size = len(address) + len(cleaned)
+        if len(address) <= MAX_LENGTH and len(self) < MAX_REMEMBERED and size <= self._room:
+            self._room -= size
+            self[address] = cleaned
+
+
 @dataclass(frozen=True)
 class Scope:
     """The part of a web site that a source is about.
@@ -114,12 +126,13 @@ class Scope:
             address = urljoin(base or str(self.start), link).partition("#")[0]
         except ValueError:
             return ""
+        if len(address) > 4 * MAX_LENGTH:
+            return ""
         # Most links of a site are on every page of it.
         known = self._cleaned.get(address)
         if known is None:
             known = self._clean(address)
-            if len(self._cleaned) < MAX_REMEMBERED:
-                self._cleaned[address] = known
+            self._cleaned.keep(address, known)
         return known
 
     def _clean(self, address: str) -> str:
@@ -138,8 +151,8 @@ class Scope:
         return text if len(text) <= MAX_LENGTH and len(kept) <= MAX_PARAMETERS else ""
 
     @cached_property
-    def _cleaned(self) -> dict[str, str]:
-        return {}
+    def _cleaned(self) -> _Remembered:
+        return _Remembered()
 
     @cached_property
     def _origin(self) -> str:

@@ -1,13 +1,15 @@
 """What a web source remembers from one sync to the next, small enough for its row."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from knowledge.ingestion.sources.web_scope import WebOptions
 
 VERSION = 1
 MAX_LINKS = 300_000
+MAX_LINK_BYTES = 20 * 2**20
+_PER_LINK = 8  # its place in a list of links, in memory as in the row
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,23 @@ class Known:
         )
 
 
+@dataclass
+class LinkRoom:
+    """What the links of all pages may take together: each address once, and a little for every page that names it."""
+
+    left: int = field(default_factory=lambda: MAX_LINK_BYTES)
+    _kept: dict[str, str] = field(default_factory=dict)
+
+    def take(self, links: Sequence[str]) -> tuple[str, ...] | None:
+        """The links of a page, as they are to be kept; ``None``: there is no room for them."""
+        new = dict.fromkeys(link for link in links if link not in self._kept)
+        size = _PER_LINK * len(links) + sum(map(len, new))
+        if size > self.left:
+            return None
+        self.left -= size
+        return tuple(self._kept.setdefault(link, link) for link in links)
+
+
 def write_state(
     pages: Mapping[str, Known], options: WebOptions, *, is_cut: bool = False, said: Sequence[str] = ()
 ) -> dict[str, Any]:
@@ -49,11 +68,11 @@ def write_state(
         said: what people should know, shown with the source.
     """
     numbers: dict[str, int] = {}
-    room = MAX_LINKS
+    number, room = MAX_LINKS, LinkRoom()
     rows = []
     for address, page in pages.items():
-        fits = len(page.links) <= room
-        room -= len(page.links) if fits else 0
+        fits = len(page.links) <= number and room.take(page.links) is not None
+        number -= len(page.links) if fits else 0
         row = [numbers.setdefault(address, len(numbers)), page.fingerprint, page.media_type]
         row += [numbers.setdefault(page.canonical, len(numbers)) if page.canonical else -1]
         if fits:

@@ -15,8 +15,8 @@ from knowledge.ingestion.sources.guard import Refused
 from knowledge.ingestion.sources.robots import Robots
 from knowledge.ingestion.sources.spool import Spool
 from knowledge.ingestion.sources.web_page import PageFacts, in_utf8, is_wanted, read_page
-from knowledge.ingestion.sources.web_scope import Scope, WebOptions
-from knowledge.ingestion.sources.web_state import Known
+from knowledge.ingestion.sources.web_scope import MAX_LENGTH, Scope, WebOptions
+from knowledge.ingestion.sources.web_state import Known, LinkRoom
 from ragsite.core.config import config
 
 PAGE_SECONDS = 30.0
@@ -66,6 +66,7 @@ class Visitor:
         self.pages: dict[str, Known] = {}
         self.failures: dict[str, ItemError] = {}
         self.spool = Spool()
+        self._room = LinkRoom()
         self._last_request = 0.0
 
     def visit(self, address: str) -> Visit:
@@ -100,18 +101,20 @@ class Visitor:
         links, canonical = self._clean_facts(answer.url, facts)
         body = in_utf8(answer.body, answer.headers)
         known = self.known.get(address)
+        kept = self._room.take(links)
+        has_room = kept is not None  # where there is none, it is asked for whole the next time
         page = Known(
-            etag=answer.headers.get("ETag", "")[:300],
-            modified=answer.headers.get("Last-Modified", "")[:100],
+            etag=answer.headers.get("ETag", "")[:300] if has_room else "",
+            modified=answer.headers.get("Last-Modified", "")[:100] if has_room else "",
             fingerprint=f"sha256:{hashlib.sha256(body).hexdigest()}" if facts.index else "",
             media_type=media_type_name(answer.headers.get("Content-Type", ""))[:100],
             canonical=canonical,
-            links=links,
+            links=kept or (),
         )
         self.pages[address] = page
         if facts.index and (known is None or known.fingerprint != page.fingerprint):
             self.spool.keep(address, body)
-        return self._visit_of(address, page, size=len(body))
+        return replace(self._visit_of(address, page, size=len(body)), links=links)
 
     def _visit_of(self, address: str, page: Known, *, size: int = 0) -> Visit:
         item = None
@@ -123,7 +126,8 @@ class Visitor:
 
     def _clean_facts(self, url: httpx2.URL, facts: PageFacts) -> tuple[tuple[str, ...], str]:
         try:
-            base = urljoin(str(url), facts.base)
+            # One that is too long for an address makes links that are too long as well.
+            base = urljoin(str(url), facts.base[: 5 * MAX_LENGTH])
         except ValueError:
             base = str(url)
         links = dict.fromkeys(self.scope.clean(link, base=base) for link in facts.links)

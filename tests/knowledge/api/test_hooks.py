@@ -7,11 +7,14 @@ import json
 import subprocess
 import time
 import uuid
+from contextlib import ExitStack
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db import connections
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from django_redis import get_redis_connection
 
@@ -124,6 +127,21 @@ def test_who_is_not_believed_learns_nothing(shared: Any) -> None:
     response = shared.ada.client.post(f"/api/v1/hooks/{source.pk}", body, content_type="application/json")
     check_problem(response, 401, "signature")
     assert Client().get(f"/api/v1/hooks/{source.pk}").status_code == 405
+
+
+def test_what_a_source_remembers_is_not_read_for_its_hooks(shared: Any) -> None:
+    source, secret = make_source(shared)
+    for key, status in ((new_secret(), 401), (secret, 202)):
+        with ExitStack() as stack:
+            captured = [
+                stack.enter_context(CaptureQueriesContext(connections[alias]))
+                for alias in ("platform", "default")
+            ]
+            assert standard(source, key, {"type": "changed"}).status_code == status
+        found = [each["sql"] for one in captured for each in one if 'FROM "knowledge_source"' in each["sql"]]
+        assert found and not any('"knowledge_source"."state"' in sql for sql in found), found
+        # Before the sender is believed, no more than its secret.
+        assert '"hook_secret"' in found[0] and '"options"' not in found[0]
 
 
 def test_a_suspended_tenant_receives_nothing(shared: Any) -> None:
@@ -248,6 +266,16 @@ def test_gitlab_by_token_and_by_signature(shared: Any) -> None:
     assert post(source, body, signed | event).json()["status"] == "started"
     body = body.replace(b"heads/main", b"heads/side")
     check_problem(post(source, body, signed | event | {"X-Gitlab-Token": secret}), 401)
+
+
+@pytest.mark.parametrize("kind", ["git", "push"])
+def test_the_end_of_a_job_starts_none(shared: Any, kind: str) -> None:
+    source, secret = make_source(shared, kind=kind)
+    for event in ("job.completed", "job.failed"):
+        answer = standard(source, secret, {"type": event, "data": {"id": str(uuid.uuid4())}})
+        assert answer.status_code == 202, answer.content
+        assert answer.json()["status"] == "ignored" and "end of a job" in answer.json()["detail"]
+    assert not jobs_of(shared, source)
 
 
 def test_a_paused_source_ignores_its_hooks(shared: Any) -> None:

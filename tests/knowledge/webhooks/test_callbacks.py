@@ -213,6 +213,34 @@ def test_where_nothing_may_go_nothing_goes(
         assert not Job.objects.exclude(callback_state="").filter(callback_url="nonsense").exists()
 
 
+def test_a_callback_leads_to_no_hook_of_this_site(
+    shared: Any, receiver: Site, source: tuple[Source, str], configure: Any, tmp_path: Path
+) -> None:
+    row, _ = source
+    hosts = {"RAGSITE_SOURCE_ALLOWED_HOSTS": "127.0.0.1, rag.internal", "RAGSITE_INGEST_ROOT": tmp_path}
+    configure(**hosts, RAGSITE_SITE_URL=receiver.url)
+    hook = f"/api/v1/hooks/{row.pk}"
+    for url in (
+        receiver.url + hook,
+        f"http://127.0.0.1:8080{hook}?x=1",
+        f"{receiver.url}/api/v1/hooks/",
+        f"{receiver.url}//api/v1/x/../h%6foks/{row.pk}",
+    ):
+        for path, body in (
+            (f"sources/{row.pk}/sync", {"callback_url": url}),
+            ("ingest", {"source": str(row.pk), "callback_url": url}),
+            ("sources", {"kind": "folder", "path": row.path, "callback_url": url}),
+        ):
+            problem = check_problem(send(shared.ada, "post", path, body), 400, "invalid")
+            assert problem["errors"][0]["field"] == "callback_url", url
+            assert "webhook of a source" in problem["errors"][0]["detail"], url
+    for url in (f"{receiver.url}/api/v1/hooksmith", f"{receiver.url}/done"):
+        body = {"source": str(row.pk), "callback_url": url}
+        task = send(shared.ada, "post", "ingest", body)
+        assert task.status_code == 202, task.content
+        send(shared.ada, "delete", f"tasks/{task.json()['task_id']}")
+
+
 def test_a_callback_needs_a_secret(shared: Any, receiver: Site, source: tuple[Source, str]) -> None:
     row, first = source
     url = f"{receiver.url}/done"

@@ -17,7 +17,7 @@ from knowledge.ingestion.parse import ParseError
 from knowledge.ingestion.sources.base import SourceError, SourceItem
 from knowledge.ingestion.sources.git import GitConnector, explain
 from knowledge.ingestion.sources.git_address import check_private_key, read_address
-from knowledge.ingestion.sources.git_clone import clones_folder
+from knowledge.ingestion.sources.git_clone import Clone, clones_folder
 from knowledge.ingestion.sources.git_options import GitCredentials, GitOptions, fit_together
 from tests.knowledge.ingestion.sources.git_servers import (
     GitSite,
@@ -306,6 +306,40 @@ def test_a_tree_that_unfolds_without_end_is_stopped(
     monkeypatch.setattr("knowledge.ingestion.sources.git_clone.MAX_ENTRIES", 5000)
     error = fails(lambda: names(connect()))
     assert "choose a sub-folder" in str(error) and error.permanent
+
+
+def push_tree(repository: Repository, *folders: bytes, files: int) -> None:
+    """A tree of folders that all hold the same files, with names of any length."""
+    blob = git(repository.work, "hash-object", "-w", "--stdin", given=b"# A\n\nWords.\n")
+    rows = "".join(f"100644 blob {blob}\tf{n}.md\n" for n in range(files))
+    inner = git(repository.work, "mktree", given=rows.encode())
+    outer = b"".join(b"40000 " + name + b"\0" + bytes.fromhex(inner) for name in sorted(folders))
+    tree = git(
+        repository.work, "hash-object", "-t", "tree", "-w", "--literally", "--stdin", given=outer
+    )  # fmt: skip
+    commit = git(repository.work, "commit-tree", tree, "-m", "long names")
+    git(repository.work, "push", "-q", "--force", "origin", f"{commit}:refs/heads/main")
+
+
+def test_names_without_end_cost_little(repository: Repository, connect: Connect, monkeypatch: Any) -> None:
+    long = b"d" * 25_000
+    push_tree(repository, b"docs", long, "ä🦉".encode() * 700, files=20)
+    connector = connect(include=("*.md",))
+    assert [item.uri for item in connector.list_items()] == sorted(f"docs/f{n}.md" for n in range(20))
+    (said,) = connector.state()["said"]
+    assert "too long" in said and "and 35 more" in said
+    with closing(Clone(git=connector._git, folder=connector._folder.with_name("second"))) as clone:
+        clone.fetch_commit("refs/heads/main", commit=connector._commit)
+        lengths = [len(entry.path) for entry in clone.entries(connector._commit)]
+    assert sum(length > 1000 for length in lengths) == 40 and max(lengths) < 6000
+    connector.close()
+    monkeypatch.setattr("knowledge.ingestion.sources.git_clone.MAX_TREE_BYTES", 300_000)
+    error = fails(lambda: names(connect()))
+    assert "paths of more than 300,000 bytes: choose a sub-folder" in str(error) and error.permanent
+    assert len(names(connect(folder="docs"))) == 20
+    push_tree(repository, b"docs", b"d" * 200_000, files=1)
+    error = fails(lambda: names(connect()))
+    assert "a path of more than 65,536 bytes: choose a sub-folder" in str(error) and error.permanent
 
 
 def test_a_repository_of_sha_256(

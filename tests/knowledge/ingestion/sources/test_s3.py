@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -233,6 +234,30 @@ def test_a_list_without_an_end_is_left(faulty: Scripted, connect: Connect, token
     faulty.answer = lambda path: (200, {}, listing(("a.md", 1), token=token, truncated=True))
     assert "does not come to an end" in str(fails(lambda: list(connect(faulty.url).list_items())))
     assert len(faulty.paths) <= 2
+
+
+def test_a_list_of_nothing_has_an_end(faulty: Scripted, connect: Connect, monkeypatch: Any) -> None:
+    """Each page says that there is more, and where."""
+
+    def list_all(*rows: tuple[str, int], size: int = 10) -> SourceError:
+        faulty.paths.clear()
+        numbers = itertools.count()
+        faulty.answer = lambda path: (
+            200, {}, listing(*rows, token=f"{next(numbers):0{size}}", truncated=True)
+        )  # fmt: skip
+        return fails(lambda: list(connect(faulty.url, include=("*.md",)).list_items()))
+
+    monkeypatch.setattr("knowledge.ingestion.sources.s3.MAX_IDLE_PAGES", 20)
+    error = list_all()
+    assert "too few wanted" in str(error) and error.permanent and len(faulty.paths) == 20
+    monkeypatch.setattr("knowledge.ingestion.sources.s3.MAX_KEYS", 25)
+    error = list_all(("a.md", 1), ("b.png", 1), ("c.png", 1))
+    assert "too few wanted" in str(error) and error.permanent and len(faulty.paths) == 9
+    error = list_all(size=5000)
+    assert "check the endpoint" in str(error) and error.permanent and len(faulty.paths) == 1
+    monkeypatch.setattr("knowledge.ingestion.sources.s3.LIST_SECONDS", 0.0)
+    error = list_all(("a.md", 1))
+    assert "nothing was deleted" in str(error) and not error.permanent and len(faulty.paths) <= 1
 
 
 def test_a_server_that_hangs_and_one_that_breaks_off(

@@ -1,11 +1,15 @@
 """Sitemaps: the pages that they list, packed, hostile, cut off and empty ones."""
 
 import gzip
+import subprocess
+import sys
 import time
 
 import pytest
 
+from knowledge.ingestion.sources import sitemap
 from knowledge.ingestion.sources.base import SourceError
+from knowledge.ingestion.sources.sitemap import is_sitemap, list_pages, read_sitemap
 from knowledge.ingestion.sources.web import WebConnector
 from knowledge.ingestion.sources.web_scope import WebOptions
 from tests.knowledge.ingestion.sources.crawling import Crawl
@@ -151,3 +155,66 @@ def test_hostile_sitemaps_are_bounded(site: Site) -> None:
     with pytest.raises(SourceError, match="lists no page"):
         Crawl(site, sitemap=True)
     assert site.paths()[before:].count("/sitemap.xml") == 1
+
+
+_MEASURED = """
+import re
+from pathlib import Path
+from knowledge.ingestion.sources.sitemap import is_sitemap, read_sitemap
+
+def peak():
+    return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+
+for rows in (b"<a/>" * 600_000, b"<url>" + b"<a/>" * 600_000 + b"</url>"):
+    data, before = b"<urlset>" + rows + b"</urlset>", peak()
+    assert is_sitemap(data) and not list(read_sitemap(data))
+    print(peak() - before)
+"""
+
+
+def test_a_sitemap_is_no_tree_in_memory() -> None:
+    done = subprocess.run([sys.executable, "-c", _MEASURED], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert all(int(grown) < 20 * 1024 for grown in done.stdout.split()), done.stdout  # kB; as a tree 70 MB
+
+
+def test_what_is_none_of_a_sitemap_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sitemap, "MAX_ELEMENTS", 10_000)
+    for rows, words in (
+        ("<a/>" * 20_000, "more than 10,000 elements"),
+        ("<url>" + "<loc/>" * 20_000 + "</url>", "more than 10,000 elements"),
+        ("<!---->" * 200_000, "1 MB without an element"),
+        ("<a " + " ".join(f'a{n}=""' for n in range(200_000)) + "/>", "1 MB without an element"),
+    ):
+        data = f"<urlset>{rows}</urlset>".encode()
+        assert is_sitemap(data)
+        with pytest.raises(SourceError, match=words) as caught:
+            list(read_sitemap(data))
+        assert caught.value.permanent
+    assert not is_sitemap(b"<!---->" * 200_000 + b"<urlset/>")
+    # Pictures of a page have addresses too, which are none of pages; what follows them is.
+    page = "<url><image:image><image:loc>https://e.org/x.png</image:loc></image:image><loc>https://e.org/{}</loc></url>"
+    rows = "".join(page.format(n) for n in range(2000))
+    names = 'xmlns="http://www.sitemaps.org/schemas/sitemap/0.9" xmlns:image="urn:image"'
+    found = list(read_sitemap(f"<urlset {names}>{rows}</urlset>".encode()))
+    assert found == [("page", f"https://e.org/{n}") for n in range(2000)]
+
+
+def test_what_an_index_names_is_not_gathered_without_end() -> None:
+    read: list[str] = []
+    followed: list[str] = []
+
+    def read_index(address: str) -> bytes:
+        read.append(address)
+        rows = "".join(f"<sitemap><loc>{address}/{n}{'x' * n}</loc></sitemap>" for n in range(2100))
+        return f"<sitemapindex>{rows}</sitemapindex>".encode()
+
+    def follow(address: str) -> bool:
+        followed.append(address)
+        return True
+
+    first = ["https://e.org/index.xml"]
+    assert not list(list_pages(first, read=read_index, follows=follow))
+    assert len(read) == sitemap.MAX_SITEMAPS and len(followed) <= 2 * sitemap.MAX_SITEMAPS
+    rows = f"<urlset><url><loc>https://e.org/{'x' * 2100}</loc></url><url><loc>https://e.org/a</loc></url></urlset>"
+    assert list(list_pages(first, read=lambda address: rows.encode(), follows=follow)) == ["https://e.org/a"]
