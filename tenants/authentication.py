@@ -1,13 +1,10 @@
 """Sessions, JSON Web Tokens and API keys: three ways in, one authoriser (``resolve_principal``)."""
 
-import time
 from typing import Any
 from uuid import UUID
 
 from django.conf import settings
 from django.contrib.auth import authenticate
-from django.contrib.auth.signals import user_logged_in
-from django.dispatch import receiver
 from django.http import HttpRequest
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from rest_framework.authentication import BaseAuthentication, CSRFCheck
@@ -24,7 +21,6 @@ from tenants.scope import enter, identity, scope
 from tenants.tokens import claimed_tenant, principal_of_token
 
 SESSION_TENANT = "ragsite_tenant"
-SESSION_SINCE = "ragsite_since"  # when its user signed in, in seconds since 1970
 
 
 def client_address(request: HttpRequest) -> str | None:
@@ -43,21 +39,6 @@ def own_memberships(*, user: User) -> list[Membership]:
             .order_by("tenant__slug")
         )
         return list(rows)
-
-
-@receiver(user_logged_in)
-def _note_sign_in(request: HttpRequest, **_: Any) -> None:
-    request.session[SESSION_SINCE] = time.time()
-
-
-def session_memberships(request: HttpRequest, *, user: User) -> list[Membership]:
-    """``own_memberships``, without those that the session's sign-in does not hold for any more."""
-    since = request.session.get(SESSION_SINCE, 0.0)
-    return [
-        member
-        for member in own_memberships(user=user)
-        if member.signed_out_at is None or since > member.signed_out_at.timestamp()
-    ]
 
 
 def known_memberships(principal: Principal) -> list[Membership]:
@@ -143,7 +124,7 @@ def _principal_of_session(request: HttpRequest) -> Principal | None:
     if not isinstance(user, User) or not user.is_active or user.is_service:
         return None
     chosen = request.session.get(SESSION_TENANT)
-    memberships = session_memberships(request, user=user)
+    memberships = own_memberships(user=user)
     live = [m for m in memberships if str(m.tenant_id) == chosen] or (memberships if not chosen else [])
     if not live:
         return None

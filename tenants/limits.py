@@ -11,7 +11,7 @@ from ragsite.core.problems import Problem
 
 logger = structlog.get_logger(__name__)
 
-FAILURES_PER_ADDRESS = (10, 60)  # failures, seconds
+FAILURES_PER_ADDRESS = (20, 60)  # failures, seconds
 FAILURES_PER_ACCOUNT = (10, 300)
 
 # The first failure starts the window; all of them end together.

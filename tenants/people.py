@@ -9,7 +9,6 @@ from zoneinfo import available_timezones
 from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError
-from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from ragsite.core.problems import FieldProblem, Problem, not_found
@@ -18,7 +17,6 @@ from tenants.audit import record_by, record_event
 from tenants.models import Ability, Membership, Role, Tenant, User
 from tenants.roles import create_default_roles
 from tenants.scope import atomic, scope, unscoped
-from tenants.tokens import end_sign_ins
 
 
 def create_tenant(*, slug: str, name: str, is_demo: bool = False, actor: User | None = None) -> Tenant:
@@ -158,8 +156,6 @@ def change_member(
 ) -> Membership:
     """Gives a member another role, suspends them or lets them back in; holds from their next request on.
 
-    Who is suspended is signed out for good: let back in, they sign in again.
-
     Raises:
         Problem: 409 for the last one who manages the tenant.
     """
@@ -175,11 +171,7 @@ def change_member(
             membership.role = role
         if status is not None:
             membership.status = status
-        if status == Membership.Status.SUSPENDED:
-            # Who let them in again would let in whoever has an old sign-in of theirs.
-            membership.signed_out_at = timezone.now()
-            end_sign_ins(membership=membership, because="suspended")
-        membership.save(update_fields=["role", "status", "signed_out_at"])
+        membership.save(update_fields=["role", "status"])
         membership.tenant.raise_auth_epoch()
         after = {"role": membership.role.name, "status": membership.status}
         record_by(

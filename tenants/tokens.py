@@ -155,13 +155,6 @@ def _revoke_family(family: str, *, because: str) -> int:
     return revoked
 
 
-def end_sign_ins(*, membership: Membership, because: str) -> None:
-    """Ends every sign-in by token of a member, for good."""
-    TokenFamily.objects.filter(membership=membership, revoked_at__isnull=True).update(
-        revoked_at=timezone.now(), revoked_because=because
-    )
-
-
 def revoke_tokens(*, token: str, address: str | None = None) -> None:
     """Ends the sign-in of an access or refresh token. An invalid token is ignored (RFC 7009, section 2.2)."""
     for token_type in (RefreshToken, AccessToken):

@@ -126,7 +126,9 @@ def member_change(request: HttpRequest, principal: Principal, id: UUID) -> HttpR
     if role is not None:
         said = _("%(name)s is %(role)s now.") % {"name": name, "role": role.name}
     elif status == Membership.Status.SUSPENDED:
-        said = _("%(name)s is suspended: signed out everywhere, keys refused.") % {"name": name}
+        said = _(
+            "%(name)s is suspended: no sign-in and no key of theirs works until they are let in again."
+        ) % {"name": name}
     else:
         said = _("%(name)s is let in again.") % {"name": name}
     messages.success(request, said)

@@ -19,7 +19,6 @@ from tenants.authentication import (
     client_address,
     own_memberships,
     record_sign_in,
-    session_memberships,
 )
 from tenants.models import Ability, Membership, User
 from tenants.pages import member_page, own_path, render_sign_in
@@ -129,8 +128,7 @@ def switch_tenant(request: HttpRequest, principal: Principal) -> HttpResponse:
     if principal.method != "session":
         raise Problem(403, "forbidden", _("A key or token is for one tenant: sign in to change to another."))
     slug = request.POST.get("tenant", "")
-    mine = session_memberships(request, user=principal.membership.user)
-    chosen = [member for member in mine if member.tenant.slug == slug]
+    chosen = [m for m in own_memberships(user=principal.membership.user) if m.tenant.slug == slug]
     if not chosen:
         raise not_found()
     change_tenant(request, chosen[0], left=principal.membership.tenant.slug)

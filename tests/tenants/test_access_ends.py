@@ -10,11 +10,9 @@ from django.db.models.signals import pre_delete
 from django.test import Client
 
 from knowledge.models import Conversation
-from tenants.authentication import SESSION_TENANT
 from tenants.models import Membership, Role, Tenant, User
 from tenants.people import add_member, set_tenant_status
 from tenants.scope import scope, unscoped
-from tenants.tokens import issue_tokens
 from tests.cast import PASSWORD, member_of
 from tests.security.helpers import call, key_client, session_client
 from tests.tenants.conftest import People
@@ -56,34 +54,6 @@ def change_password() -> None:
     user = User.objects.get(username="nina")
     user.set_password("another-Passw0rd")
     user.save()
-
-
-def test_who_was_suspended_signs_in_again(people: People) -> None:
-    """Who suspended them was told that they are signed out everywhere."""
-    ways, user = ways_in(people), people.nina.membership.user
-    with scope(tenant_id=people.acme.pk, tags=None):
-        pair = issue_tokens(membership=people.nina.membership)
-    with scope(tenant_id=people.globex.pk, tags=None):
-        add_member(user=user, role=Role.objects.get(name="helpdesk"))
-    elsewhere = Client()
-    elsewhere.force_login(user)
-    session = elsewhere.session
-    session[SESSION_TENANT] = str(people.globex.pk)
-    session.save()
-    patch_member(people, status="suspended")
-    patch_member(people, status="active")
-    assert statuses(ways) == {"jwt": 401, "session": 401, "api_key": 200}
-    refresh = call(Client(), "POST", "/api/v1/token/refresh", {"refresh": pair.refresh})
-    assert refresh.status_code == 401
-    # A sign-in of before goes on in the other tenant, and is no way into this one.
-    assert elsewhere.get("/").status_code == 200
-    assert elsewhere.post("/tenant/", {"tenant": "acme"}).status_code == 404
-    again = Client()
-    again.force_login(user)
-    session = again.session
-    session[SESSION_TENANT] = str(people.acme.pk)
-    session.save()
-    assert again.get("/api/v1/documents").status_code == 200
 
 
 def test_suspension_and_removal(people: People) -> None:

@@ -17,7 +17,7 @@ import httpx
 import pytest
 from prometheus_client import REGISTRY
 
-from knowledge.answering import coalesce, travel
+from knowledge.answering import coalesce, spending
 from knowledge.llm.base import ProviderError
 from knowledge.llm.extractive import ExtractiveProvider
 from knowledge.llm.gateway import RetryPolicy
@@ -283,14 +283,14 @@ def test_a_lone_reader_who_leaves_ends_it_at_once(shared: Any, shared_site: str,
 @pytest.fixture
 def slow_reservation(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Reserving takes a while, so that others follow by then; the names of those who reserve."""
-    reserve, names = travel.reserve_call, []
+    reserve, names = spending.reserve_call, []
 
     def slowly(**values: Any) -> bool:
         names.append(values["membership"].user.username)
         time.sleep(2.0)
         return reserve(**values)
 
-    monkeypatch.setattr(travel, "reserve_call", slowly)
+    monkeypatch.setattr(spending, "reserve_call", slowly)
     return names
 
 
