@@ -225,6 +225,11 @@ def test_a_client_that_leaves_cancels_the_call_upstream(
 
 @pytest.mark.long
 def test_a_process_without_such_users_does_not_load_the_sdk() -> None:
-    code = "import ragsite.asgi, sys; print('mcp' in sys.modules, 'starlette' in sys.modules)"
+    code = (
+        "import ragsite.asgi, gc, sys;"
+        "print('mcp' in sys.modules, 'starlette' in sys.modules, gc.get_freeze_count() > 50_000)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
-    assert done.stdout.split()[-2:] == ["False", "False"], done.stderr[-500:]
+    *loaded, is_frozen = done.stdout.split()[-3:]
+    assert loaded == ["False", "False"], done.stderr[-500:]
+    assert is_frozen == "True", "a full collection holds every request up"
