@@ -96,7 +96,7 @@ def fill_source(*, source: Source, changes: Mapping[str, Any], principal: Princi
         raise wrong("kind", "A source keeps its kind: make a new one, and delete this one.")
     if stored is not None:
         # Place and secrets from one reading: somebody may have moved it since ``source`` was read.
-        source.credentials, source.state = stored.credentials, stored.state
+        source.credentials = stored.credentials
     given = changes.pop("options", None) or {}
     had_credentials, credentials = "credentials" in changes, changes.pop("credentials", None)
     for name, value in changes.items():

@@ -27,10 +27,7 @@ def create_tenant(*, slug: str, name: str, is_demo: bool = False, actor: User | 
     """
     tenant = Tenant(slug=slug, name=name, is_demo=is_demo)
     with unscoped(reason="create a tenant", actor=actor), atomic():
-        try:
-            tenant.full_clean(validate_unique=False, validate_constraints=False)
-        except ValidationError as error:
-            raise invalid(error) from None
+        _check_fields(tenant)
         if Tenant.objects.filter(slug=slug).exists():
             raise Problem(409, "conflict", f"The tenant {slug} exists already.")
         tenant.save(force_insert=True)
@@ -51,6 +48,14 @@ def invalid(error: ValidationError) -> Problem:
     else:
         errors = [FieldProblem("", message) for message in error.messages]
     return Problem(400, "invalid", "Some values cannot be used; see errors.", errors=errors)
+
+
+def _check_fields(row: Tenant | Role) -> None:
+    """Raises Problem: 400 that names the fields."""
+    try:
+        row.full_clean(validate_unique=False, validate_constraints=False)
+    except ValidationError as error:
+        raise invalid(error) from None
 
 
 def create_user(
@@ -220,10 +225,7 @@ def save_role(
         managed = role.may(Ability.MANAGE)
         for field, value in changes.items():
             setattr(role, field, value)
-        try:
-            role.full_clean(validate_unique=False, validate_constraints=False)
-        except ValidationError as error:
-            raise invalid(error) from None
+        _check_fields(role)
         if Role.objects.filter(name=role.name).exclude(pk=role.pk).exists():
             raise Problem(409, "conflict", f"A role named {role.name} exists already.")
         role.save(update_fields=None if creating else list(changes))
@@ -299,10 +301,7 @@ def change_tenant(*, tenant: Tenant, changes: dict[str, str], principal: Princip
     before = {field: getattr(tenant, field) for field in changes}
     for field, value in changes.items():
         setattr(tenant, field, value)
-    try:
-        tenant.full_clean(validate_unique=False, validate_constraints=False)
-    except ValidationError as error:
-        raise invalid(error) from None
+    _check_fields(tenant)
     if tenant.time_zone not in time_zones():
         words = _("Choose a time zone from the list, for instance Europe/Berlin.")
         raise Problem(400, "invalid", words, errors=[FieldProblem("time_zone", words)])

@@ -9,7 +9,8 @@ import structlog
 from redis.exceptions import RedisError
 
 from knowledge.answering.journey import Journey, Question
-from knowledge.answering.record import call_of
+from knowledge.answering.record import calls_of
+from knowledge.answering.spending import wait_for_setting_aside
 from knowledge.answering.travel import travel
 from knowledge.config import AnswerConfig
 from knowledge.llm.gateway import Gateway
@@ -102,6 +103,7 @@ async def make_answer(
         logger.warning("answer not made again", error=type(error).__name__)
         return "failed"
     finally:
+        await wait_for_setting_aside(journey)
         if journey.attempts or journey.holds_money:
             await run_db(_record, journey=journey, payer=payer)
 
@@ -112,5 +114,5 @@ def _record(*, journey: Journey, payer: User | None) -> None:
             user=payer,
             request_id=journey.question.request_id,
             endpoint=ENDPOINT,
-            calls=[call_of(attempt, kind=kind) for attempt, kind in journey.attempts],
+            calls=calls_of(journey.attempts),
         )

@@ -94,6 +94,12 @@ async def set_aside(journey: Journey, *, size: int, models: Sequence[ModelConfig
     journey.reserved = await asyncio.shield(journey.reserving)
 
 
+async def wait_for_setting_aside(journey: Journey) -> None:
+    """Until nothing is being set aside for it any more: what came after it was settled would be held for nothing."""
+    if journey.reserving is not None:
+        await asyncio.wait([journey.reserving])
+
+
 def reserve_again(*, membership: Membership, request_id: UUID, failed: Attempt) -> bool:
     """A call has failed and another is to follow: what the first has cost comes on top of what is set aside.
 

@@ -1,12 +1,11 @@
 """Storing an answer, also when its reader has gone."""
 
-import asyncio
-
 import structlog
 from django.db import DataError, IntegrityError
 
 from knowledge.answering.journey import Journey
 from knowledge.answering.record import calls_of, store_answer
+from knowledge.answering.spending import wait_for_setting_aside
 from knowledge.models import Answer
 from ragsite.core.background import in_background
 from ragsite.core.hops import run_db
@@ -47,8 +46,7 @@ def store_in_background(journey: Journey, *, status: str) -> None:
     """After the reader went away this task is being cancelled: storing must not be cancelled with it."""
 
     async def store() -> None:
-        if journey.reserving is not None:
-            await asyncio.wait([journey.reserving])  # or it would set aside for a question that has ended
+        await wait_for_setting_aside(journey)
         with enter(journey.principal.scope()):
             try:
                 await run_db(store_journey, journey=journey, status=status)

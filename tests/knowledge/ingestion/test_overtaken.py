@@ -90,6 +90,17 @@ def names_of(shared: Any) -> set[str]:
     return {name for name, _ in list_originals(tenant_id=shared.acme.pk)}
 
 
+Replaced = tuple[str, Job, set[str]]
+
+
+@pytest.fixture
+def replaced(shared: Any) -> Replaced:
+    """A document, the job of its second content, which waits, and the originals that were there before both."""
+    before = names_of(shared)
+    document = upload_indexed(shared.ada, "guide.md", told("one"))
+    return document, put(shared, document, told("two")), before
+
+
 def test_a_swap_that_was_overtaken_writes_nothing(shared: Any) -> None:
     document = upload_indexed(shared.ada, "guide.md", told("one", "two"))
 
@@ -108,10 +119,10 @@ def test_a_swap_that_was_overtaken_writes_nothing(shared: Any) -> None:
 
 
 @pytest.mark.parametrize("when", ["indexed meanwhile", "still waiting"])
-def test_the_last_upload_stays_when_two_are_indexed_at_once(shared: Any, when: str) -> None:
-    before = names_of(shared)
-    document = upload_indexed(shared.ada, "guide.md", told("one"))
-    second = put(shared, document, told("two"))
+def test_the_last_upload_stays_when_two_are_indexed_at_once(
+    shared: Any, replaced: Replaced, when: str
+) -> None:
+    document, second, before = replaced
     later: list[Job] = []
 
     def meanwhile() -> None:
@@ -128,10 +139,10 @@ def test_the_last_upload_stays_when_two_are_indexed_at_once(shared: Any, when: s
 
 
 @pytest.mark.parametrize("later", ["cannot be read", "is cancelled"])
-def test_new_content_that_comes_to_nothing_leaves_what_was_there(shared: Any, later: str) -> None:
-    before = names_of(shared)
-    document = upload_indexed(shared.ada, "guide.md", told("one"))
-    second = put(shared, document, told("two"))
+def test_new_content_that_comes_to_nothing_leaves_what_was_there(
+    shared: Any, replaced: Replaced, later: str
+) -> None:
+    document, second, before = replaced
     jobs: list[Job] = []
 
     def meanwhile() -> None:

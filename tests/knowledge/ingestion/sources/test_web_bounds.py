@@ -4,19 +4,17 @@ import itertools
 import json
 import threading
 import time
-from collections.abc import Callable
 from contextlib import closing
 from types import SimpleNamespace
-from typing import Any
 
 import httpx2
 import pytest
 
 from knowledge.ingestion.sources import web, web_frontier, web_scope, web_state
-from knowledge.ingestion.sources.base import SourceError
 from knowledge.ingestion.sources.web import WebConnector
 from knowledge.ingestion.sources.web_scope import WebOptions
 from tests.knowledge.ingestion.sources.crawling import Crawl
+from tests.knowledge.ingestion.sources.failures import fails
 from tests.knowledge.ingestion.sources.sites import Page, Site
 
 
@@ -82,12 +80,6 @@ def with_sitemap(site: Site, *paths: str, robots: str = "") -> WebConnector:
     site.pages["/robots.txt"] = Page(robots, "text/plain")
     options = WebOptions(delay=0, sitemap=True)
     return WebConnector(address=f"{site.url}/", options=options, state={})
-
-
-def fails(work: Callable[[], Any]) -> SourceError:
-    with pytest.raises(SourceError) as caught:
-        work()
-    return caught.value
 
 
 def test_a_look_at_a_slow_site_ends_in_time(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
