@@ -23,19 +23,33 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.WHITENOISE_AUTOREFRESH = True
 
 
-# The files that take longest, together half of the time. xdist would begin with those of the most tests and leave a worker
-# alone with one of these at the end.
+# The files that take longest, together two thirds of the time; between those that keep a processor busy some that wait.
+# xdist would begin with those of the most tests and leave a worker alone with one of these at the end.
 LONGEST = (
-    "browser/",
-    "security/test_routes.py",
-    "tenants/test_admin.py",
-    "knowledge/ingestion/test_worker_real.py",
-    "ragsite/test_bench_load.py",
+    "browser/test_documents.py",
+    "browser/test_people.py",
+    "knowledge/answering/test_coalesce.py",
+    "browser/test_every_page.py",
+    "knowledge/answering/test_linger.py",
+    "browser/test_answers.py",
+    "chaos/",
+    "browser/test_admin.py",
+    "knowledge/answering/test_fast_hits.py",
+    "browser/test_troubles.py",
     "ragsite/test_stack.py",
+    "browser/",
+    "tenants/test_admin.py",
+    "ragsite/test_bench_load.py",
+    "knowledge/answering/test_coalesce_processes.py",
+    "security/test_routes.py",
+    "knowledge/ingestion/test_worker_real.py",
+    "ragsite/test_bench.py",
+    "knowledge/answering/test_fast_hits_end.py",
     "ragsite/test_embedded.py",
     "tenants/test_admin_lists.py",
     "knowledge/ingestion/",
     "knowledge/api/",
+    "knowledge/answering/",
     "security/",
     "knowledge/pages/",
 )
