@@ -37,7 +37,7 @@ run: app ## everything in the foreground: servers, migrations, demo data, web, w
 	@exec $(BIN) manage.py up --follow-parent
 
 test: dev ## the whole suite on throw-away servers of its own
-	@$(BIN) -m pytest -n 3 --dist loadfile $(ARGS)
+	@$(BIN) -m pytest -n 2 --dist loadfile $(ARGS)
 
 test-long: dev ## the tests that take minutes
 	@$(BIN) -m pytest -m long $(ARGS)

@@ -10,7 +10,8 @@ from django.test import Client
 from knowledge.documents import save_collection
 from knowledge.embedding.base import Vectors
 from knowledge.embedding.factory import embedder
-from knowledge.ingestion.index import Original, index_document
+from knowledge.embedding.store import store_vectors
+from knowledge.ingestion.index import Original, prepare_document, swap_documents
 from knowledge.ingestion.storage import store_original
 from knowledge.llm.prices import DEFAULT_PRICES
 from knowledge.models import Collection, Document, Price
@@ -153,10 +154,7 @@ def make_cast() -> Cast:
                 collection=Collection(), changes={"slug": "handbook", "name": "Handbook"}
             )
             cast.collections[slug] = collection
-            cast.documents[slug] = {
-                name: add_indexed(collection=collection, name=name, tags=tags, text=text)
-                for name, (tags, text) in DOCUMENTS[slug].items()
-            }
+            cast.documents[slug] = add_all_indexed(collection=collection, documents=DOCUMENTS[slug])
         with unscoped(reason="tests"):
             rows = {row.user.username: row for row in _memberships().filter(tenant=tenant)}
         with scope(tenant_id=tenant.pk, tags=None), atomic():
@@ -189,15 +187,25 @@ def _member(row: Membership) -> Member:
 
 def add_indexed(*, collection: Collection, name: str, tags: list[str], text: str) -> Document:
     """A document that is indexed already; in the scope of its tenant."""
-    data = text.encode()
-    document: Document = Document.objects.create(
-        collection=collection, uri=name, title=name, tags=sorted(tags)
-    )
-    stored = store_original(tenant_id=collection.tenant_id, data=data)
-    index_document(
-        document=document,
-        original=Original(data=data, filename=name, stored_name=stored),
-        embedder=RememberingEmbedder(),
-    )
-    document.refresh_from_db()
-    return document
+    return add_all_indexed(collection=collection, documents={name: (tags, text)})[name]
+
+
+def add_all_indexed(
+    *, collection: Collection, documents: dict[str, tuple[list[str], str]]
+) -> dict[str, Document]:
+    """Documents that are indexed already, by name, in one turn; in the scope of their tenant.
+
+    Args:
+        documents: tags and text by name.
+    """
+    model, prepared = RememberingEmbedder(), []
+    for name, (tags, text) in documents.items():
+        data = text.encode()
+        stored = store_original(tenant_id=collection.tenant_id, data=data)
+        document = Document(collection=collection, uri=name, title=name, tags=sorted(tags))
+        original = Original(data=data, filename=name, stored_name=stored)
+        prepared.append(prepare_document(document=document, original=original, embedder=model))
+    store_vectors(texts={key: text for each in prepared for key, text in each.texts.items()}, embedder=model)
+    swap_documents(prepared=prepared)
+    added: dict[str, Document] = {row.uri: row for row in Document.objects.filter(uri__in=documents)}
+    return {name: added[name] for name in documents}

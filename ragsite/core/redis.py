@@ -34,9 +34,33 @@ _MOST_CONNECTIONS = 1000
 _AWAY = (RedisConnectionError, RedisTimeoutError, OSError, TimeoutError)
 
 
+class _Pulse:
+    """How busy an event loop is: it beats five times in the time that a call may take, and less often where the loop does
+    not get round to it. A reply that is late by the clock of a busy loop may have been there all the while."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, *, seconds: float) -> None:
+        self.beats = 0
+        self._loop, self._every = loop, seconds / 5
+        self._beat()
+
+    def _beat(self) -> None:
+        self.beats += 1
+        self._loop.call_later(self._every, self._beat)
+
+    def was_busy(self, *, since: int) -> bool:
+        """Whether fewer than half of the beats came of a call that has used up its time; it began at beat ``since``."""
+        return self.beats - since < 3
+
+
 @contextmanager
-def _guarded(command: Any = "") -> Iterator[None]:
-    """One call under the breaker; refused as a lost connection is, which every caller expects."""
+def _guarded(command: Any = "", *, pulse: _Pulse | None = None) -> Iterator[None]:
+    """One call under the breaker; refused as a lost connection is, which every caller expects.
+
+    Args:
+        pulse: of the loop whose clock measures the call. That a process was too busy to read a reply says nothing of the
+            server, and is no reason to do without the cache just when it is needed most.
+    """
+    began = pulse.beats if pulse else 0
     try:
         permit: Permit = cache_breaker.admit(uuid.uuid4().hex)
     except BreakerOpen as error:
@@ -47,8 +71,9 @@ def _guarded(command: Any = "") -> Iterator[None]:
         yield
         outcome = "success"
     except _AWAY as error:
-        waits = command in _BLOCKING and isinstance(error, RedisTimeoutError | TimeoutError)
-        outcome = "unknown" if waits else "failure"
+        is_late = isinstance(error, RedisTimeoutError | TimeoutError)
+        says_nothing = command in _BLOCKING or (pulse is not None and pulse.was_busy(since=began))
+        outcome = "unknown" if is_late and says_nothing else "failure"
         reason = type(error).__name__
         raise
     except redis.RedisError:
@@ -90,28 +115,32 @@ def _heeding_cancellation() -> Iterator[None]:
 
 class _GuardedAsyncPipeline(AsyncPipeline):
     room: asyncio.Semaphore
+    pulse: _Pulse
 
     async def execute(self, *args: Any, **options: Any) -> Any:
         with _heeding_cancellation():
             async with self.room:
-                with _guarded():
+                with _guarded(pulse=self.pulse):
                     return await super().execute(*args, **options)
 
 
 class GuardedAsyncRedis(aioredis.Redis):
+    """To be made and used in one event loop."""
+
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._room = asyncio.Semaphore(AT_ONCE)
+        self._pulse = _Pulse(asyncio.get_running_loop(), seconds=config().redis_timeout_seconds)
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         with _heeding_cancellation():
             async with contextlib.nullcontext() if args[0] in _BLOCKING else self._room:
-                with _guarded(args[0]):
+                with _guarded(args[0], pulse=self._pulse):
                     return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
 
     def pipeline(self, transaction: bool = True, shard_hint: Any = None) -> AsyncPipeline:
         made = _GuardedAsyncPipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)
-        made.room = self._room
+        made.room, made.pulse = self._room, self._pulse
         return made
 
 

@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Event
 from typing import Any
 
 import httpx
@@ -78,8 +79,22 @@ def ask(site: str, member: Any, question: str = HOLD_TIMER, **body: Any) -> http
         return client.post("/api/v1/query", json={"question": question, **body})
 
 
-def read(site: str, member: Any, *, until: str = "", question: str = HOLD_TIMER, **body: Any) -> Any:
-    """The events of a stream, up to the first ``until``; then its reader leaves. ``(status, id, events)``."""
+def read(
+    site: str,
+    member: Any,
+    *,
+    until: str = "",
+    question: str = HOLD_TIMER,
+    reads: Event | None = None,
+    leaves: Event | None = None,
+    **body: Any,
+) -> Any:
+    """The events of a stream, up to the first ``until``; then its reader leaves. ``(status, id, events)``.
+
+    Args:
+        reads: set with the first event.
+        leaves: waited for before the reader leaves.
+    """
     body = {"question": question, **body}
     with (
         httpx.Client(base_url=site, headers=bearer(member), timeout=60) as client,
@@ -88,8 +103,12 @@ def read(site: str, member: Any, *, until: str = "", question: str = HOLD_TIMER,
         events = []
         for line in response.iter_lines():
             events.append(json.loads(line))
+            if reads is not None:
+                reads.set()
             if events[-1].get("type") == until:
                 break
+        if leaves is not None:
+            assert leaves.wait(20)
         return response.status_code, response.headers["x-request-id"], events
 
 
@@ -210,10 +229,11 @@ def test_when_the_leaders_reader_leaves_the_answer_goes_on_for_those_who_follow(
     for following in sites:  # beside the leader, and in another process
         redis_connection().flushdb()
         asked = len(model.requests)
-        model.script(Reply(blocks=SENTENCES, delta_seconds=0.05))
-        leaving = pool.submit(read, sites[0], shared.nina, until="citation")
+        model.script(Reply(blocks=SENTENCES, delta_seconds=0.15))
+        followed = Event()
+        leaving = pool.submit(read, sites[0], shared.nina, until="citation", leaves=followed)
         when_asked(model, asked + 1)
-        follower = pool.submit(read, following, noa)
+        follower = pool.submit(read, following, noa, reads=followed)
         _, request_id, _ = leaving.result()
         (body,) = answers_of([follower])
         assert body["cache"] == "coalesced" and "rule 7" in body["answer"]
