@@ -207,5 +207,5 @@ def add_all_indexed(
         prepared.append(prepare_document(document=document, original=original, embedder=model))
     store_vectors(texts={key: text for each in prepared for key, text in each.texts.items()}, embedder=model)
     swap_documents(prepared=prepared)
-    added: dict[str, Document] = {row.uri: row for row in Document.objects.filter(uri__in=documents)}
-    return {name: added[name] for name in documents}
+    added = Document.objects.in_bulk([each.document.pk for each in prepared])
+    return {name: added[each.document.pk] for name, each in zip(documents, prepared, strict=True)}

@@ -130,7 +130,10 @@ class GuardedAsyncRedis(aioredis.Redis):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._room = asyncio.Semaphore(AT_ONCE)
-        self._pulse = _Pulse(asyncio.get_running_loop(), seconds=config().redis_timeout_seconds)
+        seconds = (
+            self.connection_pool.connection_kwargs.get("socket_timeout") or config().redis_timeout_seconds
+        )
+        self._pulse = _Pulse(asyncio.get_running_loop(), seconds=seconds)
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         with _heeding_cancellation():
